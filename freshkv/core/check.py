@@ -1,0 +1,93 @@
+"""Checks of what policies and decoders return, and that they wrote to nothing they were handed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import attrs
+import torch
+from torch import Tensor
+
+from freshkv.core.decoder import Commit
+from freshkv.core.errors import DecoderError, FreshkvError, PolicyError
+from freshkv.core.selection import Selection
+from freshkv.core.view import StepView
+
+
+def describe(value: object) -> str:
+    """``float32 (1, 5)`` for a tensor, the type's name for anything else."""
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    return type(value).__name__
+
+
+def check_tensor(value: object, dtype: torch.dtype, shape: tuple[int, ...], where: str, error: type[FreshkvError]) -> None:
+    """Raise ``error`` unless ``value`` is a tensor of this dtype and shape."""
+    if not isinstance(value, Tensor) or value.dtype != dtype or tuple(value.shape) != shape:
+        expected = f"{str(dtype).removeprefix('torch.')} {shape}"
+        raise error(f"{where} returned {describe(value)}; expected {expected}.")
+
+
+def check_selection(selection: object, shape: tuple[int, int], where: str) -> Selection:
+    """The selection itself, if its fields have the right dtypes and shapes. Raises PolicyError."""
+    if not isinstance(selection, Selection):
+        raise PolicyError(f"{where} returned {describe(selection)}; expected a Selection.")
+    check_tensor(selection.predict, torch.bool, shape, where, PolicyError)
+    for name in ("refresh", "visible"):
+        value = getattr(selection, name)
+        if value is not None:
+            check_tensor(value, torch.bool, shape, f"{where} ({name})", PolicyError)
+    if selection.priority is not None:
+        check_tensor(selection.priority, torch.float32, shape, f"{where} (priority)", PolicyError)
+    _check_memory(selection.remember, shape, where, PolicyError)
+    return selection
+
+
+def check_commit(commit: object, shape: tuple[int, int], where: str, *, revocable: bool) -> Commit:
+    """The commit itself, if its fields have the right dtypes and shapes. Raises DecoderError."""
+    if not isinstance(commit, Commit):
+        raise DecoderError(f"{where} returned {describe(commit)}; expected a Commit.")
+    check_tensor(commit.positions, torch.bool, shape, f"{where} (positions)", DecoderError)
+    check_tensor(commit.tokens, torch.int64, shape, f"{where} (tokens)", DecoderError)
+    if commit.remask is not None:
+        if not revocable:
+            raise DecoderError(f"{where} masks tokens again; a decoder that does so must say revocable = True.")
+        check_tensor(commit.remask, torch.bool, shape, f"{where} (remask)", DecoderError)
+    _check_memory(commit.remember, shape, where, DecoderError)
+    return commit
+
+
+def _check_memory(memory: object, shape: tuple[int, int], where: str, error: type[FreshkvError]) -> None:
+    if not isinstance(memory, Mapping):
+        raise error(f"{where} (remember) returned {describe(memory)}; expected a mapping of names to tensors.")
+    for name, value in memory.items():
+        if not isinstance(value, Tensor) or tuple(value.shape[:2]) != shape:
+            raise error(f"{where} (remember[{name!r}]) returned {describe(value)}; expected a tensor {(*shape, '...')}.")
+
+
+@contextmanager
+def guarded(where: str, view: StepView, error: type[FreshkvError], handed: Mapping[str, Tensor] | None = None) -> Iterator[None]:
+    """Turn whatever a plugin raises into ``error``, and raise it, too, if the plugin wrote to what it was handed."""
+    tensors = _tensors_of(view) | dict(handed or {})
+    versions = {name: tensor._version for name, tensor in tensors.items()}
+    try:
+        yield
+    except FreshkvError:
+        raise
+    except Exception as cause:
+        raise error(f"{where} raised {type(cause).__name__} in step {view.step}: {cause}") from cause
+    written = [name for name, tensor in tensors.items() if tensor._version != versions[name]]
+    if written:
+        raise error(f"{where} wrote to {', '.join(written)}; what a policy or decoder is handed is read-only: clone it.")
+
+
+def _tensors_of(view: StepView) -> dict[str, Tensor]:
+    found = {}
+    for field in attrs.fields(StepView):
+        value = getattr(view, field.name)
+        if isinstance(value, Tensor):
+            found[f"view.{field.name}"] = value
+        elif isinstance(value, Mapping):
+            found |= {f"view.{field.name}[{name!r}]": tensor for name, tensor in value.items()}
+    return found

@@ -1,0 +1,164 @@
+"""``freshkv.generate``: arguments in, a run out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from freshkv.core.axes import SEQ
+from freshkv.core.canvas import Canvas
+from freshkv.core.decoder import Decoder
+from freshkv.core.errors import FreshkvError, InputError
+from freshkv.core.loop import DenoisingLoop, OnStep, RunOptions
+from freshkv.core.memory import PeakMemory
+from freshkv.core.network import Network
+from freshkv.core.policy import CachePolicy
+from freshkv.core.registry import resolve_decoder, resolve_policy
+from freshkv.core.run import Run, RunStats, count_produced
+from freshkv.core.sampling import Sampling
+from freshkv.core.version import VERSION
+
+
+def generate(
+    model: Network,
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+    *,
+    policy: str | CachePolicy = "none",
+    decoder: str | Decoder = "confidence",
+    gen_length: int = 128,
+    block_length: int | None = None,
+    stop_at_eos: bool = False,
+    eos_token_id: int | None = None,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int | Sequence[int] = 0,
+    on_step: OnStep | None = None,
+) -> Run:
+    """Decode a response of ``gen_length`` tokens for every prompt.
+
+    Args:
+        model: a network, as ``freshkv.load`` returns it; anything that implements ``freshkv.core.network.Network``.
+        input_ids: long [batch, prompt], padded on the left.
+        attention_mask: bool or 0/1 [batch, prompt], 0 at padding. None: no padding.
+        policy: a name, ``"name:field=value,..."``, or a CachePolicy.
+        decoder: likewise a Decoder.
+        gen_length: response positions of each sequence.
+        block_length: positions decoded before the next block opens; divides ``gen_length``. None: one block.
+        stop_at_eos: end a sequence once every position before its first EOS is decided; masks that are left become EOS.
+        eos_token_id: None: the model's own.
+        temperature: 0 takes the most probable token; otherwise tokens are sampled.
+        top_k: sample among the most probable tokens only.
+        top_p: sample among the smallest set of tokens of this probability only.
+        seed: of the random numbers; one for all sequences (each has its own generator, so that a sequence does not
+            depend on its batch), or one for each.
+        on_step: called with the record of every step as it is done.
+
+    Raises:
+        InputError: an argument has a wrong shape, dtype or value; raised before any work.
+        SpecError, UnknownNameError: ``policy`` or ``decoder`` cannot be built from its text.
+        PolicyError, DecoderError: one of them returned something invalid.
+        NumericalError: the logits are NaN.
+
+    The last three carry what was decoded before, a Run, in their attribute ``partial``.
+    """
+    chosen_policy, chosen_decoder = resolve_policy(policy), resolve_decoder(decoder)
+    spec = model.network_spec
+    canvas = Canvas.create(input_ids, attention_mask, gen_length, block_length, spec, model.device)
+    eos = _eos(stop_at_eos, eos_token_id, spec.eos_token_id, spec.vocabulary)
+    options = RunOptions(
+        policy=chosen_policy,
+        decoder=chosen_decoder,
+        sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
+        seeds=_seeds(seed, canvas.batch),
+        eos_token_id=eos,
+    )
+    return run_canvas(model, canvas, options, on_step)
+
+
+def run_canvas(model: Network, canvas: Canvas, options: RunOptions, on_step: OnStep | None = None) -> Run:
+    """``generate`` behind its arguments: decode a canvas with checked options."""
+    memory = PeakMemory(model.device)
+    started = time.perf_counter()
+    loop = DenoisingLoop(model, canvas, options)
+    try:
+        loop.run(on_step)
+    except FreshkvError as error:
+        error.partial = _result(loop, canvas, options, time.perf_counter() - started, memory.bytes)
+        raise
+    _wait_for(model.device)
+    return _result(loop, canvas, options, time.perf_counter() - started, memory.bytes)
+
+
+def _result(loop: DenoisingLoop, canvas: Canvas, options: RunOptions, seconds: float, peak_bytes: int) -> Run:
+    trace = loop.recorder.trace(_facts(canvas, options))
+    tokens = loop.recorder.tokens
+    response = tokens[:, canvas.prompt_length :]
+    eos = options.eos_token_id
+    committed = int((response != canvas.mask_token_id).sum())
+    if eos is not None:
+        response = response.masked_fill(response == canvas.mask_token_id, eos)
+    produced = count_produced(response, eos)
+    return Run(
+        sequences=torch.cat((tokens[:, : canvas.prompt_length], response), dim=SEQ),
+        trace=trace,
+        produced=produced,
+        stats=RunStats(
+            forwards=len(trace),
+            rows_computed=sum(step.rows_computed for step in trace),
+            tokens_committed=committed,
+            tokens_produced=int(produced.sum()),
+            seconds=seconds,
+            peak_bytes=peak_bytes,
+            cache_bytes=loop.engine.store.bytes,
+        ),
+    )
+
+
+def _facts(canvas: Canvas, options: RunOptions) -> dict[str, Any]:
+    """What a trace needs to be understood and run again, besides its model."""
+    sampling = options.sampling
+    return {
+        "freshkv": VERSION,
+        "torch": torch.__version__,
+        "policy": options.policy.spec,
+        "decoder": options.decoder.spec,
+        "gen_length": canvas.gen_length,
+        "block_length": canvas.block_length,
+        "padding": (~canvas.is_valid).sum(dim=SEQ).tolist(),
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "seeds": list(options.seeds),
+        "eos_token_id": options.eos_token_id,
+    }
+
+
+def _eos(stop: bool, given: int | None, own: int | None, vocabulary: int) -> int | None:
+    if not stop:
+        return None
+    eos = own if given is None else given
+    if eos is None:
+        raise InputError("stop_at_eos needs an EOS token, and the model names none: pass eos_token_id.")
+    if not 0 <= eos < vocabulary:
+        raise InputError(f"eos_token_id is {eos}; the model's vocabulary is 0 to {vocabulary - 1}.")
+    return eos
+
+
+def _seeds(seed: int | Sequence[int], batch: int) -> tuple[int, ...]:
+    if isinstance(seed, int):
+        return (seed,) * batch
+    seeds = tuple(seed)
+    if len(seeds) != batch:
+        raise InputError(f"seed has {len(seeds)} numbers for {batch} sequences; expected one for all, or one for each.")
+    return seeds
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

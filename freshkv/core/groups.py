@@ -1,0 +1,109 @@
+"""Sequences that stand at the same point are asked together; here their answers come together again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from freshkv.core.axes import BATCH
+from freshkv.core.decoder import Commit, Prediction
+from freshkv.core.distribution import Distribution
+from freshkv.core.plan import StepPlan
+from freshkv.core.selection import Selection
+
+
+@frozen(eq=False)
+class Groups:
+    """A partition of the batch. ``places[g]`` are the sequences of group g; most of the time there is one group."""
+
+    places: tuple[tuple[int, ...], ...]
+
+    @property
+    def single(self) -> bool:
+        """Whether all sequences stand at the same point: nothing is to be moved then."""
+        return len(self.places) == 1
+
+    def split(self, tensor: Tensor) -> list[Tensor]:
+        """[batch, ...] to one [group, ...] for each group."""
+        if self.single:
+            return [tensor]
+        return [tensor.index_select(BATCH, torch.tensor(places, device=tensor.device)) for places in self.places]
+
+    def merge(self, parts: Sequence[Tensor]) -> Tensor:
+        """The inverse of ``split``."""
+        if self.single:
+            return parts[0]
+        order = torch.tensor([place for places in self.places for place in places], device=parts[0].device)
+        return torch.cat(list(parts)).index_select(BATCH, order.argsort())
+
+    def split_prediction(self, prediction: Prediction) -> list[Prediction]:
+        """One prediction for each group."""
+        if self.single:
+            return [prediction]
+        owner = prediction.positions.nonzero()[:, 0]  # the sequence of each packed distribution
+        logits = prediction.distribution.logits
+        parts = []
+        for places in self.places:
+            index = torch.tensor(places, device=owner.device)
+            # within a group sequences keep their order, so that packed rows keep theirs
+            packed = torch.isin(owner, index).nonzero()[:, 0]
+            parts.append(
+                Prediction(
+                    positions=prediction.positions.index_select(BATCH, index),
+                    tokens=prediction.tokens.index_select(BATCH, index),
+                    confidence=prediction.confidence.index_select(BATCH, index),
+                    noise=prediction.noise.index_select(BATCH, index),
+                    distribution=Distribution(logits.index_select(0, packed)),
+                )
+            )
+        return parts
+
+    def merge_plans(self, plans: Sequence[StepPlan]) -> StepPlan:
+        """One plan for the whole batch; a mask that a group left out allows everything (visible) or nothing (probe)."""
+        if self.single:
+            return plans[0]
+        return StepPlan(
+            rows=self.merge([plan.rows for plan in plans]),
+            predict=self.merge([plan.predict for plan in plans]),
+            added=self.merge([plan.added for plan in plans]),
+            visible=self._merge_optional([plan.visible for plan in plans], plans, missing=True),
+            probe=self._merge_optional([plan.probe for plan in plans], plans, missing=False),
+            selection=Selection(
+                predict=self.merge([plan.selection.predict for plan in plans]),
+                remember=self._merge_memory([plan.selection.remember for plan in plans]),
+            ),
+        )
+
+    def merge_commits(self, commits: Sequence[Commit]) -> Commit:
+        """One commit for the whole batch."""
+        if self.single:
+            return commits[0]
+        nothing = [torch.zeros_like(commit.positions) for commit in commits]
+        return Commit(
+            positions=self.merge([commit.positions for commit in commits]),
+            tokens=self.merge([commit.tokens for commit in commits]),
+            remask=self.merge([none if c.remask is None else c.remask for c, none in zip(commits, nothing, strict=True)]),
+            remember=self._merge_memory([commit.remember for commit in commits]),
+        )
+
+    def _merge_optional(self, parts: list[Tensor | None], plans: Sequence[StepPlan], *, missing: bool) -> Tensor | None:
+        if all(part is None for part in parts):
+            return None
+        pairs = zip(parts, plans, strict=True)
+        return self.merge([torch.full_like(plan.rows, missing) if part is None else part for part, plan in pairs])
+
+    def _merge_memory(self, memories: list[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        names = {name for memory in memories for name in memory}
+        merged = {}
+        for name in sorted(names):
+            known = next(memory[name] for memory in memories if name in memory)
+            merged[name] = self.merge(
+                [
+                    memory[name] if name in memory else known.new_zeros((len(places), *known.shape[1:]))
+                    for memory, places in zip(memories, self.places, strict=True)
+                ]
+            )
+        return merged

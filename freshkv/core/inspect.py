@@ -1,0 +1,75 @@
+"""What the host must know of a step, fetched in one transfer, and the errors that it shows."""
+
+from __future__ import annotations
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from freshkv.core.axes import SEQ
+from freshkv.core.decoder import Commit
+from freshkv.core.errors import DecoderError, NumericalError
+from freshkv.core.predict import Predicted
+from freshkv.core.state import RunState
+
+
+@frozen
+class Progress:
+    """For each sequence: whether its active block still has masks, and whether it has come to its end by EOS."""
+
+    block_unfinished: tuple[bool, ...]
+    at_eos: tuple[bool, ...]
+
+
+def inspect_step(
+    before: RunState, after: RunState, predicted: Predicted, commit: Commit, eos_token_id: int | None, decoder: str
+) -> Progress:
+    """Read the step's progress; raise NumericalError or DecoderError for what must not be."""
+    canvas, positions, tokens = before.canvas, commit.positions, commit.tokens
+    unusable = (tokens < 0) | (tokens >= canvas.vocabulary) | (tokens == canvas.mask_token_id)
+    never = torch.zeros(before.batch, dtype=torch.bool, device=tokens.device)
+    facts: dict[str, Tensor] = {
+        "nan": (torch.isnan(predicted.confidence) & predicted.everywhere).any(dim=SEQ),
+        "elsewhere": (positions & ~predicted.in_block.positions).any(dim=SEQ),
+        "bad_token": (positions & unusable).any(dim=SEQ),
+        "nothing": ~positions.any(dim=SEQ),
+        "bad_remask": never if commit.remask is None else (commit.remask & _not_decided(before)).any(dim=SEQ),
+        "unfinished": (after.is_masked & before.in_block).any(dim=SEQ),
+        "at_eos": never if eos_token_id is None else after.reached_eos(eos_token_id),
+    }
+    host = dict(zip(facts, torch.stack(list(facts.values())).tolist(), strict=True))
+    where = {name: _where(flags, before) for name, flags in host.items() if any(flags)}
+    if "nan" in where:
+        raise NumericalError(
+            f"The model's logits are NaN in {where['nan']}. Try another dtype (float32, bfloat16), and look for a "
+            "damaged checkpoint. The steps before this one are in the error's 'partial'."
+        )
+    if "elsewhere" in where:
+        raise DecoderError(
+            f"{decoder}.decode committed positions that were not predicted, not masked or outside the active block, "
+            f"in {where['elsewhere']}; choose among prediction.positions."
+        )
+    if "bad_token" in where:
+        raise DecoderError(
+            f"{decoder}.decode committed the mask token or an id outside 0 to {canvas.vocabulary - 1}, "
+            f"in {where['bad_token']}."
+        )
+    if "bad_remask" in where:
+        raise DecoderError(
+            f"{decoder}.decode masked positions that were not decided or lie outside the active block, "
+            f"in {where['bad_remask']}."
+        )
+    if "nothing" in where:
+        raise DecoderError(f"{decoder}.decode committed nothing in {where['nothing']}; expected at least one position.")
+    return Progress(tuple(host["unfinished"]), tuple(host["at_eos"]))
+
+
+def _not_decided(state: RunState) -> Tensor:
+    return state.is_masked | ~state.in_block
+
+
+def _where(flags: list[bool], state: RunState) -> str:
+    guilty = [place for place, flag in enumerate(flags) if flag]
+    names = [str(state.sequence[place].item()) for place in guilty]
+    steps = sorted({state.step[place] for place in guilty})
+    return f"sequence {', '.join(names)} at step {', '.join(map(str, steps))}"

@@ -1,0 +1,141 @@
+"""The way of a step: view, select, plan, forward, predict, commit, record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from freshkv.core.canvas import Canvas
+from freshkv.core.check import check_commit, check_tensor, guarded
+from freshkv.core.decoder import Commit, Decoder
+from freshkv.core.engine import Engine, ForwardResult
+from freshkv.core.errors import DecoderError, PolicyError
+from freshkv.core.groups import Groups
+from freshkv.core.inspect import Progress, inspect_step
+from freshkv.core.network import Network
+from freshkv.core.plan import StepPlan, plan_step
+from freshkv.core.policy import CachePolicy, LayerView, LayerwisePolicy
+from freshkv.core.predict import Predicted, Predictor
+from freshkv.core.recorder import Recorder
+from freshkv.core.rows import RowSet
+from freshkv.core.sampling import Sampling
+from freshkv.core.state import RunState
+from freshkv.core.trace import StepRecord
+from freshkv.core.view import StepView
+
+OnStep = Callable[[StepRecord], None]
+
+
+@frozen(kw_only=True, eq=False)
+class RunOptions:
+    """Everything of a run besides the model and the canvas."""
+
+    policy: CachePolicy
+    decoder: Decoder
+    sampling: Sampling
+    seeds: Sequence[int]  #: one for each sequence
+    eos_token_id: int | None = None  #: a sequence ends there; None: never
+    poison: bool = False  #: fill fresh caches with NaN, so that reading what was never written shows
+
+
+class DenoisingLoop:
+    """Decodes a canvas. One step is one forward pass and one commit for every unfinished sequence."""
+
+    def __init__(self, network: Network, canvas: Canvas, options: RunOptions) -> None:
+        self.options = options
+        self.shift = network.network_spec.logits_shift
+        self.state = RunState.start(canvas)
+        self.engine = Engine(
+            network,
+            canvas.is_valid,
+            carried=isinstance(options.policy, LayerwisePolicy),
+            keep_queries="attention_rollout" in options.policy.needs,
+            poison=options.poison,
+        )
+        self.predictor = Predictor(network, options.decoder, options.sampling, options.seeds, canvas.gen_length)
+        self.recorder = Recorder(canvas)
+
+    # versions of tensors are not counted in inference mode, and the guard against writing policies reads them
+    @torch.inference_mode(mode=False)
+    @torch.no_grad()
+    def run(self, on_step: OnStep | None = None) -> None:
+        """Step until every sequence is decided. What was recorded before an error stays in ``recorder``."""
+        while self.state.batch > 0:
+            self.step()
+            if on_step is not None:
+                on_step(self.recorder.last())
+
+    def step(self) -> None:
+        """One pass over all unfinished sequences, and their commits."""
+        before = self.state
+        groups = Groups(tuple(before.groups()))
+        views = [part.view(part.policy_memory) for part in map(before.take, groups.places)]
+        plan = groups.merge_plans([plan_step(self.options.policy, view, self.shift) for view in views])
+        result = self._forward(plan, views, groups)
+        predicted = self.predictor.predict(before.tokens, result, plan.predict, before.in_block)
+        informed = before.after_forward(_refreshed_everywhere(result), predicted, self._signals())
+        commit = self._decode(informed, predicted, groups)
+        after = informed.after_commit(commit, plan.selection.remember)
+        name = type(self.options.decoder).__name__
+        progress = inspect_step(before, after, predicted, commit, self.options.eos_token_id, name)
+        self.recorder.record(after, plan, result, commit)
+        self.state = self._drop_finished(after, progress)
+
+    def _forward(self, plan: StepPlan, views: list[StepView], groups: Groups) -> ForwardResult:
+        policy, tokens = self.options.policy, self.state.tokens
+        if not isinstance(policy, LayerwisePolicy):
+            return self.engine.narrow(tokens, RowSet.of(plan.rows), plan.visible)
+
+        def choose(layer: int, movement: Tensor) -> Tensor:
+            layers = [LayerView(layer, self.engine.spec.layers, part) for part in groups.split(movement)]
+            return groups.merge([_select_layer(policy, *pair) for pair in zip(views, layers, strict=True)])
+
+        probe = None if plan.probe is None else RowSet.of(plan.probe)
+        return self.engine.carried(tokens, choose, probe, plan.visible)
+
+    def _signals(self) -> dict[str, Tensor]:
+        wanted = "attention_rollout" in self.options.policy.needs
+        return {"attention_rollout": self.engine.rollout()} if wanted else {}
+
+    def _decode(self, state: RunState, predicted: Predicted, groups: Groups) -> Commit:
+        decoder = self.options.decoder
+        where = f"{type(decoder).__name__}.decode"
+        commits = []
+        for places, prediction in zip(groups.places, groups.split_prediction(predicted.in_block), strict=True):
+            part = state.take(places)
+            view = part.view(part.decoder_memory)
+            with guarded(where, view, DecoderError, prediction.handed()):
+                answer = decoder.decode(view, prediction)
+            commits.append(check_commit(answer, view.shape, where, revocable=decoder.revocable))
+        return groups.merge_commits(commits)
+
+    def _drop_finished(self, after: RunState, progress: Progress) -> RunState:
+        state = after.advance(progress.block_unfinished)
+        ended = zip(state.block, progress.at_eos, strict=True)
+        going = [place for place, (block, eos) in enumerate(ended) if block < state.canvas.blocks and not eos]
+        if going and len(going) < state.batch:
+            self.engine.keep(going)
+            self.predictor.keep(going)
+        return state.take(tuple(going))
+
+
+def _select_layer(policy: LayerwisePolicy, view: StepView, layer: LayerView) -> Tensor:
+    if view.step == 0:
+        return view.everything
+    where = f"{type(policy).__name__}.select_layer"
+    with guarded(where, view, PolicyError, {"layer.movement": layer.movement}):
+        rows = policy.select_layer(view, layer)
+    check_tensor(rows, torch.bool, view.shape, where, PolicyError)
+    return rows
+
+
+def _refreshed_everywhere(result: ForwardResult) -> Tensor:
+    first, *others = result.refreshed
+    mask = first.mask
+    for rows in others:
+        if rows is not first:
+            mask = mask & rows.mask
+    return mask

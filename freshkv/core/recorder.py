@@ -1,0 +1,68 @@
+"""Collects what happens into a trace. Finished sequences keep their final tokens in every later record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from freshkv.core.canvas import Canvas
+from freshkv.core.decoder import Commit
+from freshkv.core.engine import ForwardResult
+from freshkv.core.plan import StepPlan
+from freshkv.core.state import RunState
+from freshkv.core.trace import StepRecord, Trace
+
+
+class Recorder:
+    """Keeps one record a step, on the device of the run until somebody asks for it."""
+
+    def __init__(self, canvas: Canvas) -> None:
+        self._canvas = canvas
+        self._tokens = canvas.tokens()  # long [batch, seq], of all sequences, finished or not
+        self._confidence = torch.full(self._tokens.shape, float("-inf"), device=self._tokens.device)
+        self._records: list[StepRecord] = []
+
+    @property
+    def tokens(self) -> Tensor:
+        """long [batch, seq]: the canvas as it stands, all sequences."""
+        return self._tokens
+
+    def record(self, after: RunState, plan: StepPlan, result: ForwardResult, commit: Commit) -> None:
+        """Add a step; ``after`` is the state behind its commit."""
+        who = after.sequence
+        everyone = after.batch == self._canvas.batch
+
+        def spread(part: Tensor, rest: Tensor) -> Tensor:
+            return part if everyone else rest.index_copy(0, who, part)
+
+        nothing = torch.zeros_like(self._canvas.is_valid)
+        self._tokens = spread(after.tokens, self._tokens)
+        self._confidence = spread(after.confidence, self._confidence)
+        layers = [rows.mask for rows in result.refreshed]
+        uniform = all(mask is layers[0] for mask in layers)
+        remask = torch.zeros_like(commit.positions) if commit.remask is None else commit.remask
+        self._records.append(
+            StepRecord(
+                tokens=self._tokens,
+                committed=spread(commit.positions, nothing),
+                remasked=spread(remask, nothing),
+                refreshed=spread(layers[0] if uniform else torch.stack(layers).any(dim=0), nothing),
+                added=spread(plan.added, nothing),
+                confidence=self._confidence,
+                active=torch.zeros_like(nothing[:, 0]).index_fill(0, who, True),
+                rows_by_layer=tuple(rows.count for rows in result.refreshed),
+                refreshed_by_layer=None if uniform else torch.stack([spread(mask, nothing) for mask in layers]),
+            )
+        )
+
+    def last(self) -> StepRecord:
+        """The newest record, on the CPU."""
+        return self._records[-1].cpu()
+
+    def trace(self, facts: Mapping[str, Any]) -> Trace:
+        """Everything so far, on the CPU."""
+        records = tuple(record.cpu() for record in self._records)
+        return Trace(records, self._canvas.prompt_length, self._canvas.mask_token_id, dict(facts))

@@ -1,0 +1,34 @@
+"""Attention rollout as a signal: how much each row flows into the final states, per sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from freshkv.core.attention import weighted_attention
+from freshkv.core.rows import RowSet
+from freshkv.core.store import RowStore
+
+
+def attention_rollout(
+    store: RowStore, queries: Sequence[tuple[RowSet, Tensor]], is_valid: Tensor, visible: Tensor | None
+) -> Tensor:
+    """Column sums of the product of rownorm(A + I) over layers, last first: float32 [batch, seq].
+
+    ``queries`` holds, for each layer, the refreshed rows and their queries [rows, heads, head_width]. A is the head-mean attention of
+    those rows and the identity elsewhere; a row of it sums to one, so that normalising halves it. Computed as a row
+    vector times matrices, from the last layer down. Padding carries nothing.
+    """
+    importance = is_valid.float()
+    for layer in reversed(range(len(queries))):
+        rows, query = queries[layer]
+        if rows.count == 0:
+            continue
+        flat = importance.flatten()
+        weights = rows.take(flat).clone()
+        spread = weighted_attention(query, store.keys(layer), weights, rows, visible)
+        kept = flat.clone()
+        rows.put(kept, weights / 2)
+        importance = kept.view_as(importance) + spread / 2
+    return importance

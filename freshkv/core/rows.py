@@ -1,0 +1,94 @@
+"""Which rows flow: index tensors that are built once and used by every layer."""
+
+from __future__ import annotations
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from freshkv.core.axes import SEQ
+
+
+@frozen(eq=False)
+class RowSet:
+    """Rows of a canvas [batch, seq] in packed form: sequence by sequence, in order of position.
+
+    ``flat`` holds batch * seq indices. Attention needs the same number of queries from each sequence: where counts
+    differ, ``queries`` repeats each sequence's last row (computing it twice is harmless) and ``answers`` picks
+    every row once from the result; both are None when counts are equal.
+    """
+
+    mask: Tensor  #: bool [batch, seq]
+    flat: Tensor  #: long [rows]
+    counts: tuple[int, ...]  #: rows of each sequence
+    span: slice | None  #: the flat indices as a slice, where they are contiguous
+    queries: Tensor | None  #: long [batch, widest]; index into packed rows
+    answers: Tensor | None  #: long [rows]; index into batch * widest
+
+    @classmethod
+    def of(cls, mask: Tensor) -> RowSet:
+        """From bool [batch, seq]. One synchronisation with the device: the mask is read on the host."""
+        host = mask.cpu()
+        flat = host.flatten().nonzero()[:, 0]
+        counts = tuple(host.sum(SEQ).tolist())
+        count = flat.numel()
+        first = int(flat[0]) if count > 0 else 0
+        contiguous = count > 0 and int(flat[-1]) - first + 1 == count
+        span = slice(first, first + count) if contiguous else None
+        queries, answers = (None, None) if len(set(counts)) <= 1 else _rectangle(counts)
+        return cls(
+            mask=mask,
+            flat=flat.to(mask.device),
+            counts=counts,
+            span=span,
+            queries=None if queries is None else queries.to(mask.device),
+            answers=None if answers is None else answers.to(mask.device),
+        )
+
+    @property
+    def count(self) -> int:
+        """Rows of all sequences together."""
+        return sum(self.counts)
+
+    @property
+    def widest(self) -> int:
+        """Rows of the sequence that has most."""
+        return max(self.counts)
+
+    @property
+    def full(self) -> bool:
+        """Whether every row of the canvas is in the set."""
+        return self.count == self.mask.numel()
+
+    def take(self, canvas: Tensor) -> Tensor:
+        """The rows of ``canvas`` [batch * seq, ...], packed: [rows, ...]. A view where they are contiguous."""
+        return canvas[self.span] if self.span is not None else canvas.index_select(0, self.flat)
+
+    def put(self, canvas: Tensor, rows: Tensor) -> None:
+        """Write packed ``rows`` [rows, ...] to their places in ``canvas`` [batch * seq, ...]."""
+        if self.span is not None:
+            canvas[self.span] = rows
+        else:
+            canvas.index_copy_(0, self.flat, rows)
+
+    def rectangular(self, rows: Tensor) -> Tensor:
+        """Packed [rows, ...] to [batch, widest, ...], repeating the last row of shorter sequences."""
+        if self.queries is not None:
+            rows = rows.index_select(0, self.queries.flatten())
+        return rows.unflatten(0, (len(self.counts), self.widest))
+
+    def packed(self, rectangle: Tensor) -> Tensor:
+        """The inverse: [batch, widest, ...] to [rows, ...], without the repetitions."""
+        flat = rectangle.flatten(0, 1)
+        return flat if self.answers is None else flat.index_select(0, self.answers)
+
+
+def _rectangle(counts: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    count = torch.tensor(counts)[:, None]  # [batch, 1]
+    widest = int(count.max())
+    column = torch.arange(widest)[None, :]
+    start = count.cumsum(0) - count
+    # a sequence without rows borrows row 0 of the packing: its answers are never picked
+    queries = (start + column.minimum((count - 1).clamp(min=0))).clamp(max=int(count.sum()) - 1)
+    answers = (column < count).flatten().nonzero()[:, 0]
+    return queries, answers

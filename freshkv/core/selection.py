@@ -1,0 +1,26 @@
+"""A policy's answer for one step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import field, frozen
+from torch import Tensor
+
+
+@frozen(eq=False)
+class Selection:
+    """Which positions to predict and which rows to refresh besides. All tensors are ``[batch, seq]``.
+
+    ``predict`` names *positions*; the core refreshes the rows that their logits are read from (the row itself for
+    LLaDA, the row before for Dream). All positions of a sequence mean all of its rows. ``refresh`` names *rows*.
+    """
+
+    predict: Tensor  #: bool; positions whose logits are wanted
+    refresh: Tensor | None = None  #: bool; rows to recompute besides
+    #: bool; keys that may be attended. None: all. Padding is never attended
+    visible: Tensor | None = field(default=None, kw_only=True)
+    #: float; where given, sequences with fewer rows than the widest of the view refresh their best others, too
+    priority: Tensor | None = field(default=None, kw_only=True)
+    #: tensors [batch, seq] that the core hands back in ``view.memory`` from the next step on
+    remember: Mapping[str, Tensor] = field(factory=dict, kw_only=True)

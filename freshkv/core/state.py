@@ -1,0 +1,182 @@
+"""The state of a run between steps. Values are replaced, never written to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from attrs import evolve, frozen
+from torch import Tensor
+
+from freshkv.core.axes import BATCH, SEQ
+from freshkv.core.canvas import Canvas
+from freshkv.core.decoder import Commit
+from freshkv.core.predict import Predicted
+from freshkv.core.view import StepView
+
+
+@frozen(kw_only=True, eq=False)
+class RunState:
+    """What is known of the sequences that are still being decoded. Tensors [batch, seq] unless stated."""
+
+    canvas: Canvas
+    tokens: Tensor  #: long
+    is_valid: Tensor  #: bool
+    block_index: Tensor  #: long
+    committed_at: Tensor  #: long, -1 where not committed
+    dirty: Tensor  #: bool
+    age: Tensor  #: long
+    confidence: Tensor  #: float32
+    sequence: Tensor  #: long [batch]
+    step: tuple[int, ...]  #: of each sequence
+    step_in_block: tuple[int, ...]
+    block: tuple[int, ...]  #: the active one
+    signals: Mapping[str, Tensor]
+    policy_memory: Mapping[str, Tensor]
+    decoder_memory: Mapping[str, Tensor]
+
+    @classmethod
+    def start(cls, canvas: Canvas) -> RunState:
+        """Before the first step: all masks, nothing refreshed."""
+        tokens = canvas.tokens()
+        batch = canvas.batch
+        return cls(
+            canvas=canvas,
+            tokens=tokens,
+            is_valid=canvas.is_valid,
+            block_index=canvas.block_index().expand(batch, -1),
+            committed_at=torch.full_like(tokens, -1),
+            dirty=torch.ones_like(canvas.is_valid),
+            age=torch.zeros_like(tokens),
+            confidence=torch.full(tokens.shape, float("-inf"), device=tokens.device),
+            sequence=torch.arange(batch, device=tokens.device),
+            step=(0,) * batch,
+            step_in_block=(0,) * batch,
+            block=(0,) * batch,
+            signals={},
+            policy_memory={},
+            decoder_memory={},
+        )
+
+    @property
+    def batch(self) -> int:
+        """Sequences still being decoded."""
+        return len(self.step)
+
+    @property
+    def is_masked(self) -> Tensor:
+        """bool [batch, seq]: response positions that hold the mask token."""
+        return (self.tokens == self.canvas.mask_token_id) & (self.block_index >= 0)
+
+    @property
+    def in_block(self) -> Tensor:
+        """bool [batch, seq]: the active block of each sequence."""
+        return self.block_index == torch.tensor(self.block, device=self.tokens.device)[:, None]
+
+    def groups(self) -> list[tuple[int, ...]]:
+        """Sequences (by place) that stand at the same step and the same step of their block."""
+        found: dict[tuple[int, int], list[int]] = {}
+        for place, key in enumerate(zip(self.step, self.step_in_block, strict=True)):
+            found.setdefault(key, []).append(place)
+        return [tuple(places) for places in found.values()]
+
+    def take(self, places: tuple[int, ...]) -> RunState:
+        """The state of some sequences alone, in the order of ``places``."""
+        if places == tuple(range(self.batch)):
+            return self
+        index = torch.tensor(places, dtype=torch.long, device=self.tokens.device)
+
+        def rows(tensor: Tensor) -> Tensor:
+            return tensor.index_select(BATCH, index)
+
+        def each(values: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+            return {name: rows(value) for name, value in values.items()}
+
+        return evolve(
+            self,
+            **{name: rows(getattr(self, name)) for name in _PER_SEQUENCE},
+            **{name: tuple(getattr(self, name)[place] for place in places) for name in ("step", "step_in_block", "block")},
+            signals=each(self.signals),
+            policy_memory=each(self.policy_memory),
+            decoder_memory=each(self.decoder_memory),
+        )
+
+    def view(self, memory: Mapping[str, Tensor]) -> StepView:
+        """What a policy or decoder sees; all sequences must be of one group."""
+        return StepView(
+            tokens=self.tokens,
+            is_masked=self.is_masked,
+            is_prompt=self.block_index < 0,
+            is_valid=self.is_valid,
+            in_block=self.in_block,
+            block_index=self.block_index,
+            block_length=self.canvas.block_length,
+            step=self.step[0],
+            step_in_block=self.step_in_block[0],
+            dirty=self.dirty,
+            age=self.age,
+            committed_at=self.committed_at,
+            confidence=self.confidence,
+            sequence=self.sequence,
+            signals=self.signals,
+            memory=memory,
+        )
+
+    def after_forward(self, refreshed: Tensor, predicted: Predicted, signals: Mapping[str, Tensor]) -> RunState:
+        """Rows in ``refreshed``, bool [batch, seq] (in every layer), are clean; confidences are as now predicted."""
+        return evolve(
+            self,
+            dirty=self.dirty & ~refreshed,
+            age=torch.where(refreshed, 0, self.age),
+            confidence=torch.where(predicted.everywhere, predicted.confidence, self.confidence),
+            signals=signals,
+        )
+
+    def after_commit(self, commit: Commit, remember: Mapping[str, Tensor]) -> RunState:
+        """Fix the committed tokens and put the mask back where asked; those rows are dirty.
+
+        ``remember`` is what the policy wants kept; what is not named again stays as it was.
+        """
+        positions, remask = commit.positions, commit.remask
+        step = torch.tensor(self.step, device=self.tokens.device)[:, None]
+        tokens, when, dirty = self.tokens, self.committed_at, self.dirty | positions
+        if remask is not None:
+            tokens, when = tokens.masked_fill(remask, self.canvas.mask_token_id), when.masked_fill(remask, -1)
+            dirty = dirty | remask
+        return evolve(
+            self,
+            tokens=torch.where(positions, commit.tokens, tokens),
+            committed_at=torch.where(positions, step, when),
+            dirty=dirty,
+            age=self.age + 1,
+            policy_memory={**self.policy_memory, **remember},
+            decoder_memory={**self.decoder_memory, **commit.remember},
+        )
+
+    def advance(self, block_unfinished: Sequence[bool]) -> RunState:
+        """Count the step; sequences whose block is decided open the next one."""
+        moved = list(zip(self.block, self.step_in_block, block_unfinished, strict=True))
+        return evolve(
+            self,
+            step=tuple(step + 1 for step in self.step),
+            block=tuple(block if stays else block + 1 for block, _, stays in moved),
+            step_in_block=tuple(count + 1 if stays else 0 for _, count, stays in moved),
+        )
+
+    def reached_eos(self, eos_token_id: int) -> Tensor:
+        """bool [batch]: an EOS of the response has no mask before it."""
+        masks_before = self.is_masked.long().cumsum(dim=SEQ)
+        is_eos = (self.tokens == eos_token_id) & (self.block_index >= 0)
+        return (is_eos & (masks_before == 0)).any(dim=SEQ)
+
+
+_PER_SEQUENCE = (
+    "tokens",
+    "is_valid",
+    "block_index",
+    "committed_at",
+    "dirty",
+    "age",
+    "confidence",
+    "sequence",
+)

@@ -1,0 +1,65 @@
+"""What a policy and a decoder see of a run: facts about the canvas, nothing of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import torch
+from attrs import field, frozen
+from torch import Tensor
+
+_EMPTY: Mapping[str, Tensor] = MappingProxyType({})
+
+
+@frozen(kw_only=True, eq=False)
+class StepView:
+    """Read-only facts about sequences that stand at the same point of their run.
+
+    Sequences of one batch may progress at different speed; those with the same ``step`` and ``step_in_block`` share a
+    view, so that both are plain integers. All tensors are ``[batch, seq]`` over the whole canvas unless stated; a policy
+    must not write to them (the core checks).
+    """
+
+    tokens: Tensor  #: long; the mask token where undecided
+    is_masked: Tensor  #: bool; response positions that hold the mask token
+    is_prompt: Tensor  #: bool; columns left of the response, padding included
+    is_valid: Tensor  #: bool; False at left padding
+    in_block: Tensor  #: bool; the active block of each sequence
+    block_index: Tensor  #: long; number of the block of a position, -1 in the prompt
+    block_length: int  #: positions
+    step: int  #: forward passes that these sequences have been through
+    step_in_block: int  #: forward passes since their active block opened
+    dirty: Tensor  #: bool; the token changed since the row was last refreshed in every layer
+    age: Tensor  #: long; steps since the row was last refreshed in every layer (1: in the last step)
+    committed_at: Tensor  #: long; the step in which the token was committed, -1 if it was not
+    confidence: Tensor  #: float32; the last known confidence, -inf where never predicted
+    sequence: Tensor  #: long [batch]; which sequences of the run these are
+    signals: Mapping[str, Tensor] = field(default=_EMPTY)  #: what the policy's ``needs`` asked for, from the last step
+    memory: Mapping[str, Tensor] = field(default=_EMPTY)  #: what the policy or decoder asked the core to remember
+
+    @property
+    def is_block_start(self) -> bool:
+        """Whether the active block opens with this step."""
+        return self.step_in_block == 0
+
+    @property
+    def everything(self) -> Tensor:
+        """bool [batch, seq], all True."""
+        return torch.ones_like(self.is_masked)
+
+    @property
+    def nothing(self) -> Tensor:
+        """bool [batch, seq], all False."""
+        return torch.zeros_like(self.is_masked)
+
+    @property
+    def is_response(self) -> Tensor:
+        """bool [batch, seq], the positions that are generated."""
+        return ~self.is_prompt
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(batch, seq)."""
+        batch, seq = self.tokens.shape
+        return batch, seq

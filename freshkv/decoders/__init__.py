@@ -1,0 +1,1 @@
+"""Built-in decoders: a decoder registers by being in this folder."""

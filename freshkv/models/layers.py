@@ -1,0 +1,124 @@
+"""The pieces that Llama-like networks are made of: norm, rotary embedding, projections, gated feed-forward.
+
+Everything works on packed rows (the leading axis counts rows). Norms and rotary embedding compute in float32
+(float64 for a float64 network) whatever the dtype of the weights, and round once at the end.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name that everybody knows
+from torch import Tensor, nn
+
+WIDTH = -1  # the last axis of every tensor here: elements of a hidden state or of a head
+
+
+class Layer(Protocol):
+    """One transformer layer on packed rows. A family's own class registers the modules under its checkpoint's names."""
+
+    def project(self, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """See ``Network.project``."""
+        ...
+
+    def project_values(self, hidden: Tensor) -> Tensor:
+        """See ``Network.project_values``."""
+        ...
+
+    def attention_output(self, attended: Tensor) -> Tensor:
+        """See ``Network.attention_output``."""
+        ...
+
+    def feed_forward(self, hidden: Tensor) -> Tensor:
+        """See ``Network.feed_forward``."""
+        ...
+
+
+class RMSNorm(nn.Module):
+    """Divide by the root mean square of the last axis, then scale; any shape [..., width], dtype kept."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Norm of ``hidden`` [..., width]."""
+        # the fused kernel accumulates in float32 for half precision and rounds after the scale, not before it
+        return F.rms_norm(hidden, self.weight.shape, self.weight, self.eps)
+
+    def extra_repr(self) -> str:
+        """The width and eps, for ``print(model)``."""
+        return f"{self.weight.numel()}, eps={self.eps}"
+
+
+class Rotary(nn.Module):
+    """Cosine and sine of rotary position embedding, the two halves of a head rotated against each other."""
+
+    def __init__(self, head_width: int, theta: float) -> None:
+        super().__init__()
+        self.head_width = head_width
+        self.theta = theta
+        # Not a buffer: a cast of the model would round a buffer, and loading would leave it uninitialised.
+        self._frequencies: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
+    def forward(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Cosine and sine, each [rows, head_width], of ``positions``, long [rows].
+
+        They are float32, or float64 for a network whose ``dtype`` is float64.
+        """
+        precise = torch.float64 if dtype == torch.float64 else torch.float32
+        angles = positions.to(precise)[:, None] * self._inverse_frequencies(positions.device, precise)
+        cosine, sine = angles.cos(), angles.sin()  # [rows, head_width / 2]
+        return torch.cat((cosine, cosine), dim=WIDTH), torch.cat((sine, sine), dim=WIDTH)
+
+    def _inverse_frequencies(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        key = (device, dtype)
+        if key not in self._frequencies:
+            # inference_mode(False): what is kept must also serve a later training step
+            with torch.inference_mode(mode=False):
+                exponents = torch.arange(0, self.head_width, 2, device=device, dtype=dtype) / self.head_width
+                self._frequencies[key] = 1.0 / self.theta**exponents
+        return self._frequencies[key]
+
+
+def rotate(heads: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotary embedding of ``heads`` [rows, heads, head_width], in the dtype of ``rotary``, then cast back."""
+    cosine, sine = (table[:, None, : table.shape[WIDTH] // 2] for table in rotary)  # the halves of a table are equal
+    first, second = heads.to(cosine.dtype).chunk(2, dim=WIDTH)
+    rotated = (first * cosine - second * sine, second * cosine + first * sine)
+    return torch.cat(rotated, dim=WIDTH).to(heads.dtype)
+
+
+def split_heads(projected: Tensor, head_width: int) -> Tensor:
+    """[rows, heads * head_width] to [rows, heads, head_width], a view."""
+    return torch.unflatten(projected, WIDTH, (-1, head_width))
+
+
+def project_heads(
+    normed: Tensor, projections: tuple[nn.Module, nn.Module, nn.Module], head_width: int, rotary: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rotated queries, rotated keys and values, each [rows, its heads, head_width], of ``normed`` [rows, width]."""
+    queries, keys, values = (split_heads(projection(normed), head_width) for projection in projections)
+    return rotate(queries, rotary), rotate(keys, rotary), values
+
+
+def gated(hidden: Tensor, gate: nn.Module, up: nn.Module, down: nn.Module) -> Tensor:
+    """SwiGLU: ``down(silu(gate(hidden)) * up(hidden))``, [rows, width] to [rows, width]."""
+    result: Tensor = down(F.silu(gate(hidden)) * up(hidden))
+    return result
+
+
+def bidirectional_attention(queries: Tensor, keys: Tensor, values: Tensor, attended_keys: Tensor | None) -> Tensor:
+    """Every query attends to every key of its sequence.
+
+    ``queries`` [batch, seq, heads, head_width], ``keys`` and ``values`` [batch, seq, kv_heads, head_width],
+    ``attended_keys`` bool [batch, seq] or None (all). Returns [batch, seq, heads, head_width].
+    """
+    shared_by = queries.shape[2] // keys.shape[2]
+    if shared_by > 1:  # repeated here, because fewer kernels take grouped heads than take equal ones
+        keys, values = (heads.repeat_interleave(shared_by, dim=2) for heads in (keys, values))
+    mask = None if attended_keys is None else attended_keys[:, None, None, :]
+    queries, keys, values = (heads.transpose(1, 2) for heads in (queries, keys, values))
+    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask).transpose(1, 2)

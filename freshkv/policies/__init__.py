@@ -1,0 +1,1 @@
+"""Built-in cache policies: a policy registers by being in this folder."""

@@ -1,0 +1,69 @@
+"""The shapes of the bundled models, in the official configurations' field names."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from freshkv.models.backbone import LlamaLikeModel
+from freshkv.models.dream import DreamConfig, DreamModel
+from freshkv.models.llada import LLaDAConfig, LLaDAModelLM
+
+WIDTH, LAYERS, HEADS, FEED_FORWARD = 128, 4, 4, 384
+ROPE_THETA = 1000.0  # canvases are short
+
+
+def build(name: str, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaLikeModel:
+    """A network of freshly drawn weights: ``tiny-llada`` or ``tiny-dream``."""
+    model = _tiny_llada(tokenizer) if name == "tiny-llada" else _tiny_dream(tokenizer)
+    draw_weights(model, seed)
+    return model
+
+
+def _tiny_llada(tokenizer: PreTrainedTokenizerFast) -> LlamaLikeModel:
+    config = LLaDAConfig(
+        d_model=WIDTH,
+        n_layers=LAYERS,
+        n_heads=HEADS,
+        n_kv_heads=HEADS,
+        mlp_hidden_size=FEED_FORWARD,
+        vocab_size=len(tokenizer),
+        embedding_size=len(tokenizer),
+        max_sequence_length=1024,
+        rope_theta=ROPE_THETA,
+        mask_token_id=tokenizer.mask_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LLaDAModelLM(config)
+
+
+def _tiny_dream(tokenizer: PreTrainedTokenizerFast) -> LlamaLikeModel:
+    config = DreamConfig(
+        hidden_size=WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS // 2,
+        intermediate_size=FEED_FORWARD,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=1024,
+        rope_theta=ROPE_THETA,
+        mask_token_id=tokenizer.mask_token_id,
+        bos_token_id=tokenizer.eos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return DreamModel(config)
+
+
+@torch.no_grad()
+def draw_weights(model: LlamaLikeModel, seed: int) -> None:
+    """Normal weights with a variance of 1 / inputs, a small head; norms and biases as they are born."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        if parameter.dim() == 2:
+            parameter.normal_(0.0, 1 / math.sqrt(parameter.shape[1]), generator=generator)
+    model.embedding.weight.normal_(0.0, 0.5, generator=generator)
+    model.head.weight.normal_(0.0, 0.02, generator=generator)
