@@ -21,6 +21,7 @@ class Canvas:
     block_length: int  #: positions; divides gen_length
     mask_token_id: int
     vocabulary: int
+    eos_token_id: int | None = None  #: a sequence ends at its first EOS; None: never before the last position
 
     @classmethod
     def create(
@@ -31,6 +32,7 @@ class Canvas:
         block_length: int | None,
         spec: NetworkSpec,
         device: torch.device,
+        eos_token_id: int | None = None,
     ) -> Canvas:
         """Check the arguments of ``generate`` and lay out the canvas. Raises InputError."""
         _check_lengths(gen_length, block_length)
@@ -44,6 +46,7 @@ class Canvas:
             block_length=gen_length if block_length is None else block_length,
             mask_token_id=spec.mask_token_id,
             vocabulary=spec.vocabulary,
+            eos_token_id=eos_token_id,
         )
 
     @property

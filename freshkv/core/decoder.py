@@ -27,7 +27,7 @@ class Prediction:
 
     @property
     def logits(self) -> Tensor:
-        """float32 [positions.sum(), vocabulary], row-major over ``positions``, filtered as sampling asks."""
+        """float32 [positions.sum(), vocabulary], row-major over ``positions``; -inf at tokens that are excluded."""
         return self.distribution.logits
 
     def handed(self) -> dict[str, Tensor]:

@@ -11,23 +11,32 @@ VOCABULARY = -1  #: the axis of token ids
 
 
 class Distribution:
-    """Distributions of n positions over the vocabulary, from filtered logits, float32 [n, vocabulary].
+    """Distributions of n positions over the vocabulary, in float32.
 
-    Everything derived is computed when first asked for and kept. Treat all of it as read-only.
+    The mask token keeps its share of the probability, so that confidences are the model's own, but it is never proposed:
+    its logit is -inf in ``logits``. Everything derived is computed when first asked for and kept; treat it as read-only.
     """
 
-    def __init__(self, logits: Tensor) -> None:
-        self.logits = logits
+    def __init__(self, logits: Tensor, mask_logit: Tensor, mask_token_id: int) -> None:
+        self.logits = logits  #: float32 [n, vocabulary]; -inf at the mask token and wherever a filter excludes a token
+        self.mask_logit = mask_logit  #: float32 [n]; -inf where a filter excludes it
+        self.mask_token_id = mask_token_id
+
+    def take(self, index: Tensor) -> Distribution:
+        """The distributions ``index``, long [k]."""
+        return Distribution(self.logits.index_select(0, index), self.mask_logit.index_select(0, index), self.mask_token_id)
 
     @cached_property
     def log_normaliser(self) -> Tensor:
-        """float32 [n]: logsumexp of the logits."""
-        return torch.logsumexp(self.logits, dim=VOCABULARY)
+        """float32 [n]: log of the sum over all tokens, the mask token included."""
+        return torch.logaddexp(torch.logsumexp(self.logits, dim=VOCABULARY), self.mask_logit)
 
     @cached_property
     def probabilities(self) -> Tensor:
-        """float32 [n, vocabulary]."""
-        return torch.softmax(self.logits, dim=VOCABULARY)
+        """float32 [n, vocabulary], the mask token's share included."""
+        shares = torch.exp(self.logits - self.log_normaliser[:, None])
+        shares[:, self.mask_token_id] = torch.exp(self.mask_logit - self.log_normaliser)
+        return shares
 
     @cached_property
     def best(self) -> Tensor:
@@ -52,11 +61,11 @@ class Distribution:
         return torch.exp(chosen - self.log_normaliser)
 
     def sample(self, uniform: Tensor) -> Tensor:
-        """long [n]: tokens by inverse transform of ``uniform``, float [n] in [0, 1).
+        """long [n]: tokens by inverse transform of ``uniform``, float [n] in [0, 1); never the mask token.
 
         One number a position, so that the draw does not depend on which other positions are predicted.
         """
-        cumulative = self.probabilities.double().cumsum(dim=VOCABULARY)
+        cumulative = self.logits.softmax(dim=VOCABULARY).double().cumsum(dim=VOCABULARY)
         threshold = uniform[:, None].double() * cumulative[:, -1:]
         index = torch.searchsorted(cumulative, threshold, right=True)[:, 0]
         return index.clamp(max=self.logits.shape[VOCABULARY] - 1)

@@ -69,14 +69,13 @@ def generate(
     """
     chosen_policy, chosen_decoder = resolve_policy(policy), resolve_decoder(decoder)
     spec = model.network_spec
-    canvas = Canvas.create(input_ids, attention_mask, gen_length, block_length, spec, model.device)
     eos = _eos(stop_at_eos, eos_token_id, spec.eos_token_id, spec.vocabulary)
+    canvas = Canvas.create(input_ids, attention_mask, gen_length, block_length, spec, model.device, eos)
     options = RunOptions(
         policy=chosen_policy,
         decoder=chosen_decoder,
         sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
         seeds=_seeds(seed, canvas.batch),
-        eos_token_id=eos,
     )
     return run_canvas(model, canvas, options, on_step)
 
@@ -99,7 +98,7 @@ def _result(loop: DenoisingLoop, canvas: Canvas, options: RunOptions, seconds: f
     trace = loop.recorder.trace(_facts(canvas, options))
     tokens = loop.recorder.tokens
     response = tokens[:, canvas.prompt_length :]
-    eos = options.eos_token_id
+    eos = canvas.eos_token_id
     committed = int((response != canvas.mask_token_id).sum())
     if eos is not None:
         response = response.masked_fill(response == canvas.mask_token_id, eos)
@@ -135,7 +134,7 @@ def _facts(canvas: Canvas, options: RunOptions) -> dict[str, Any]:
         "top_k": sampling.top_k,
         "top_p": sampling.top_p,
         "seeds": list(options.seeds),
-        "eos_token_id": options.eos_token_id,
+        "eos_token_id": canvas.eos_token_id,
     }
 
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from freshkv.core.axes import BATCH
 from freshkv.core.decoder import Commit, Prediction
-from freshkv.core.distribution import Distribution
 from freshkv.core.plan import StepPlan
 from freshkv.core.selection import Selection
 
@@ -44,7 +43,6 @@ class Groups:
         if self.single:
             return [prediction]
         owner = prediction.positions.nonzero()[:, 0]  # the sequence of each packed distribution
-        logits = prediction.distribution.logits
         parts = []
         for places in self.places:
             index = torch.tensor(places, device=owner.device)
@@ -56,7 +54,7 @@ class Groups:
                     tokens=prediction.tokens.index_select(BATCH, index),
                     confidence=prediction.confidence.index_select(BATCH, index),
                     noise=prediction.noise.index_select(BATCH, index),
-                    distribution=Distribution(logits.index_select(0, packed)),
+                    distribution=prediction.distribution.take(packed),
                 )
             )
         return parts

@@ -15,29 +15,31 @@ from freshkv.core.state import RunState
 
 @frozen
 class Progress:
-    """For each sequence: whether its active block still has masks, and whether it has come to its end by EOS."""
+    """For each sequence: whether its active block, and whether all of it, still has positions to decide."""
 
     block_unfinished: tuple[bool, ...]
-    at_eos: tuple[bool, ...]
+    unfinished: tuple[bool, ...]
 
 
 def inspect_step(
-    before: RunState, after: RunState, predicted: Predicted, commit: Commit, eos_token_id: int | None, decoder: str
+    before: RunState, after: RunState, predicted: Predicted, commit: Commit, decoder: str
 ) -> Progress:
     """Read the step's progress; raise NumericalError or DecoderError for what must not be."""
     canvas, positions, tokens = before.canvas, commit.positions, commit.tokens
     unusable = (tokens < 0) | (tokens >= canvas.vocabulary) | (tokens == canvas.mask_token_id)
     never = torch.zeros(before.batch, dtype=torch.bool, device=tokens.device)
+    still_open = after.is_open
     facts: dict[str, Tensor] = {
         "nan": (torch.isnan(predicted.confidence) & predicted.everywhere).any(dim=SEQ),
         "elsewhere": (positions & ~predicted.in_block.positions).any(dim=SEQ),
         "bad_token": (positions & unusable).any(dim=SEQ),
         "nothing": ~positions.any(dim=SEQ),
         "bad_remask": never if commit.remask is None else (commit.remask & _not_decided(before)).any(dim=SEQ),
-        "unfinished": (after.is_masked & before.in_block).any(dim=SEQ),
-        "at_eos": never if eos_token_id is None else after.reached_eos(eos_token_id),
+        "block_unfinished": (still_open & before.in_block).any(dim=SEQ),
+        "unfinished": still_open.any(dim=SEQ),
     }
     host = dict(zip(facts, torch.stack(list(facts.values())).tolist(), strict=True))
+    progress = Progress(tuple(host.pop("block_unfinished")), tuple(host.pop("unfinished")))
     where = {name: _where(flags, before) for name, flags in host.items() if any(flags)}
     if "nan" in where:
         raise NumericalError(
@@ -61,7 +63,7 @@ def inspect_step(
         )
     if "nothing" in where:
         raise DecoderError(f"{decoder}.decode committed nothing in {where['nothing']}; expected at least one position.")
-    return Progress(tuple(host["unfinished"]), tuple(host["at_eos"]))
+    return progress
 
 
 def _not_decided(state: RunState) -> Tensor:

@@ -37,7 +37,6 @@ class RunOptions:
     decoder: Decoder
     sampling: Sampling
     seeds: Sequence[int]  #: one for each sequence
-    eos_token_id: int | None = None  #: a sequence ends there; None: never
     poison: bool = False  #: fill fresh caches with NaN, so that reading what was never written shows
 
 
@@ -72,15 +71,15 @@ class DenoisingLoop:
         """One pass over all unfinished sequences, and their commits."""
         before = self.state
         groups = Groups(tuple(before.groups()))
-        views = [part.view(part.policy_memory) for part in map(before.take, groups.places)]
+        views = [part.view(part.policy_memory, self.shift) for part in map(before.take, groups.places)]
         plan = groups.merge_plans([plan_step(self.options.policy, view, self.shift) for view in views])
         result = self._forward(plan, views, groups)
-        predicted = self.predictor.predict(before.tokens, result, plan.predict, before.in_block)
+        predicted = self.predictor.predict(before.tokens, result, plan.predict, before.is_open & before.in_block)
         informed = before.after_forward(_refreshed_everywhere(result), predicted, self._signals())
         commit = self._decode(informed, predicted, groups)
         after = informed.after_commit(commit, plan.selection.remember)
         name = type(self.options.decoder).__name__
-        progress = inspect_step(before, after, predicted, commit, self.options.eos_token_id, name)
+        progress = inspect_step(before, after, predicted, commit, name)
         self.recorder.record(after, plan, result, commit)
         self.state = self._drop_finished(after, progress)
 
@@ -106,7 +105,7 @@ class DenoisingLoop:
         commits = []
         for places, prediction in zip(groups.places, groups.split_prediction(predicted.in_block), strict=True):
             part = state.take(places)
-            view = part.view(part.decoder_memory)
+            view = part.view(part.decoder_memory, self.shift)
             with guarded(where, view, DecoderError, prediction.handed()):
                 answer = decoder.decode(view, prediction)
             commits.append(check_commit(answer, view.shape, where, revocable=decoder.revocable))
@@ -114,8 +113,7 @@ class DenoisingLoop:
 
     def _drop_finished(self, after: RunState, progress: Progress) -> RunState:
         state = after.advance(progress.block_unfinished)
-        ended = zip(state.block, progress.at_eos, strict=True)
-        going = [place for place, (block, eos) in enumerate(ended) if block < state.canvas.blocks and not eos]
+        going = [place for place, unfinished in enumerate(progress.unfinished) if unfinished]
         if going and len(going) < state.batch:
             self.engine.keep(going)
             self.predictor.keep(going)

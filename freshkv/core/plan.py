@@ -11,6 +11,7 @@ from freshkv.core.check import check_selection, check_tensor, guarded
 from freshkv.core.errors import PolicyError
 from freshkv.core.policy import CachePolicy, LayerwisePolicy
 from freshkv.core.selection import Selection
+from freshkv.core.shift import positions_read_from, rows_read_for
 from freshkv.core.view import StepView
 
 
@@ -26,27 +27,6 @@ class StepPlan:
     selection: Selection
 
 
-def rows_read_for(positions: Tensor, shift: int) -> Tensor:
-    """The rows, bool [batch, seq], whose logits predict ``positions``, bool [batch, seq].
-
-    With a shift of one that is the row before; position 0 has none. All positions of a sequence mean all its rows.
-    """
-    if shift == 0:
-        return positions
-    before = torch.zeros_like(positions)
-    before[:, :-shift] = positions[:, shift:]
-    return before | positions.all(dim=SEQ, keepdim=True)
-
-
-def positions_read_from(rows: Tensor, shift: int) -> Tensor:
-    """The positions, bool [batch, seq], that ``rows``, bool [batch, seq], predict."""
-    if shift == 0:
-        return rows
-    after = torch.zeros_like(rows)
-    after[:, shift:] = rows[:, :-shift]
-    return after
-
-
 def first_of(mask: Tensor) -> Tensor:
     """bool [batch, seq]: the leftmost True of each sequence, nothing where there is none."""
     return mask & (mask.long().cumsum(dim=SEQ) == 1)
@@ -57,7 +37,7 @@ def plan_step(policy: CachePolicy, view: StepView, shift: int) -> StepPlan:
     where = f"{type(policy).__name__}.select"
     with guarded(where, view, PolicyError):
         selection = check_selection(policy.select(view), view.shape, where)
-    candidates = view.is_masked if "confidence" in policy.needs else (view.is_masked & view.in_block)
+    candidates = view.is_masked if "confidence" in policy.needs else (view.is_open & view.in_block)
     if isinstance(policy, LayerwisePolicy):
         return StepPlan(
             rows=view.everything,
@@ -73,8 +53,8 @@ def plan_step(policy: CachePolicy, view: StepView, shift: int) -> StepPlan:
     if view.step == 0:
         chosen = view.everything
     predicted = positions_read_from(chosen, shift) & candidates
-    stuck = ~(predicted & view.in_block).any(dim=SEQ, keepdim=True)
-    rescue = first_of(view.is_masked & view.in_block) & stuck
+    stuck = ~(predicted & view.is_open & view.in_block).any(dim=SEQ, keepdim=True)
+    rescue = first_of(view.is_open & view.in_block) & stuck
     added = rows_read_for(rescue, shift) & ~chosen
     rows = chosen | added
     if selection.priority is not None:

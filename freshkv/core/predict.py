@@ -38,7 +38,7 @@ class Predictor:
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def predict(self, tokens: Tensor, result: ForwardResult, positions: Tensor, in_block: Tensor) -> Predicted:
-        """Predict ``positions``, bool [batch, seq]; the decoder gets those in ``in_block``."""
+        """Predict ``positions``, bool [batch, seq]; the decoder gets those in ``in_block`` (open, in the active block)."""
         inside = (positions & in_block).flatten().nonzero()[:, 0]
         outside = (positions & ~in_block).flatten().nonzero()[:, 0]
         draws = self._draw(tokens) if self._sampling.temperature > 0.0 else torch.zeros(tokens.shape)
@@ -49,7 +49,7 @@ class Predictor:
         proposed = torch.full((tokens.numel(),), self._spec.mask_token_id, device=tokens.device)
         distributions = []
         for places, part in ((inside, logits[: inside.numel()]), (outside, logits[inside.numel() :])):
-            distribution = Distribution(self._sampling.filter(part))
+            distribution = self._sampling.distribution(part, self._spec.mask_token_id)
             best = self._choose(distribution, draws.flatten()[places])
             proposed[places] = best
             confidence[places] = self._decoder.score_tokens(distribution, best, noise.flatten()[places])
@@ -76,16 +76,14 @@ class Predictor:
         return distribution.best if self._sampling.temperature == 0.0 else distribution.sample(draws)
 
     def _logits(self, result: ForwardResult, places: Tensor) -> Tensor:
-        """float32 [n, vocabulary] for positions ``places``, long [n] into batch * seq; the mask token is excluded."""
+        """float32 [n, vocabulary] for positions ``places``, long [n] into batch * seq."""
         wanted = places - self._spec.logits_shift
         hidden = result.hidden if result.rows.full else None
         if hidden is None:
             packed = torch.zeros(result.rows.mask.numel(), dtype=torch.long, device=places.device)
             packed[result.rows.flat] = torch.arange(result.rows.count, device=places.device)
             wanted, hidden = packed[wanted], result.hidden
-        logits = self._network.logits(hidden.index_select(0, wanted)).float()
-        logits[:, self._spec.mask_token_id] = NEVER
-        return logits
+        return self._network.logits(hidden.index_select(0, wanted)).float()
 
     def _draw(self, tokens: Tensor) -> Tensor:
         """Uniform numbers, float32 [batch, seq] on the CPU: one for each response position, whoever is predicted.

@@ -6,7 +6,7 @@ import torch
 from attrs import field, frozen
 from torch import Tensor
 
-from freshkv.core.distribution import VOCABULARY
+from freshkv.core.distribution import VOCABULARY, Distribution
 from freshkv.core.errors import InputError
 
 
@@ -26,10 +26,22 @@ class Sampling:
         if self.top_p is not None and not 0.0 < self.top_p <= 1.0:
             raise InputError(f"top_p is {self.top_p}; expected a number in (0, 1], or None for all tokens.")
 
-    def filter(self, logits: Tensor) -> Tensor:
-        """Logits, float32 [n, vocabulary], scaled by the temperature and -inf where top-k and top-p exclude a token."""
+    def distribution(self, logits: Tensor, mask_token_id: int) -> Distribution:
+        """From a network's ``logits``, float32 [n, vocabulary], which are overwritten.
+
+        The filters choose among proper tokens; the mask token keeps its share where its logit reaches theirs.
+        """
         if self.temperature > 0.0:
             logits = logits / self.temperature
+        mask_logit = logits[:, mask_token_id].clone()
+        logits[:, mask_token_id] = float("-inf")
+        kept = self._filter(logits)
+        if kept is not logits:
+            smallest = kept.masked_fill(kept == float("-inf"), float("inf")).amin(dim=VOCABULARY)
+            mask_logit = mask_logit.masked_fill(mask_logit < smallest, float("-inf"))
+        return Distribution(kept, mask_logit, mask_token_id)
+
+    def _filter(self, logits: Tensor) -> Tensor:
         if self.top_k is not None and self.top_k < logits.shape[VOCABULARY]:
             smallest = logits.topk(self.top_k, dim=VOCABULARY).values[:, -1:]
             logits = logits.masked_fill(logits < smallest, float("-inf"))

@@ -69,6 +69,15 @@ class RunState:
         return (self.tokens == self.canvas.mask_token_id) & (self.block_index >= 0)
 
     @property
+    def is_open(self) -> Tensor:
+        """bool [batch, seq]: masked positions still to be decided: those before the first EOS, if the run stops there."""
+        eos = self.canvas.eos_token_id
+        if eos is None:
+            return self.is_masked
+        is_eos = (self.tokens == eos) & (self.block_index >= 0)
+        return self.is_masked & (is_eos.long().cumsum(dim=SEQ) == 0)
+
+    @property
     def in_block(self) -> Tensor:
         """bool [batch, seq]: the active block of each sequence."""
         return self.block_index == torch.tensor(self.block, device=self.tokens.device)[:, None]
@@ -101,11 +110,12 @@ class RunState:
             decoder_memory=each(self.decoder_memory),
         )
 
-    def view(self, memory: Mapping[str, Tensor]) -> StepView:
+    def view(self, memory: Mapping[str, Tensor], row_offset: int) -> StepView:
         """What a policy or decoder sees; all sequences must be of one group."""
         return StepView(
             tokens=self.tokens,
             is_masked=self.is_masked,
+            is_open=self.is_open,
             is_prompt=self.block_index < 0,
             is_valid=self.is_valid,
             in_block=self.in_block,
@@ -120,6 +130,7 @@ class RunState:
             sequence=self.sequence,
             signals=self.signals,
             memory=memory,
+            row_offset=row_offset,
         )
 
     def after_forward(self, refreshed: Tensor, predicted: Predicted, signals: Mapping[str, Tensor]) -> RunState:
@@ -162,12 +173,6 @@ class RunState:
             block=tuple(block if stays else block + 1 for block, _, stays in moved),
             step_in_block=tuple(count + 1 if stays else 0 for _, count, stays in moved),
         )
-
-    def reached_eos(self, eos_token_id: int) -> Tensor:
-        """bool [batch]: an EOS of the response has no mask before it."""
-        masks_before = self.is_masked.long().cumsum(dim=SEQ)
-        is_eos = (self.tokens == eos_token_id) & (self.block_index >= 0)
-        return (is_eos & (masks_before == 0)).any(dim=SEQ)
 
 
 _PER_SEQUENCE = (

@@ -9,6 +9,8 @@ import torch
 from attrs import field, frozen
 from torch import Tensor
 
+from freshkv.core.shift import rows_read_for
+
 _EMPTY: Mapping[str, Tensor] = MappingProxyType({})
 
 
@@ -23,6 +25,7 @@ class StepView:
 
     tokens: Tensor  #: long; the mask token where undecided
     is_masked: Tensor  #: bool; response positions that hold the mask token
+    is_open: Tensor  #: bool; masked and still to be decided (a run that stops at EOS leaves what follows it)
     is_prompt: Tensor  #: bool; columns left of the response, padding included
     is_valid: Tensor  #: bool; False at left padding
     in_block: Tensor  #: bool; the active block of each sequence
@@ -37,11 +40,19 @@ class StepView:
     sequence: Tensor  #: long [batch]; which sequences of the run these are
     signals: Mapping[str, Tensor] = field(default=_EMPTY)  #: what the policy's ``needs`` asked for, from the last step
     memory: Mapping[str, Tensor] = field(default=_EMPTY)  #: what the policy or decoder asked the core to remember
+    _row_offset: int = field(default=0, alias="row_offset")  # how far before a position the row lies that predicts it
 
     @property
     def is_block_start(self) -> bool:
         """Whether the active block opens with this step."""
         return self.step_in_block == 0
+
+    def rows_for(self, positions: Tensor) -> Tensor:
+        """The rows, bool [batch, seq], that are refreshed to predict ``positions``, bool [batch, seq].
+
+        All positions of a sequence mean all of its rows.
+        """
+        return rows_read_for(positions, self._row_offset)
 
     @property
     def everything(self) -> Tensor:

@@ -14,7 +14,11 @@ from freshkv.decoders.ranked import RankedDecoder
 
 @frozen
 class AutoregressiveDecoder(RankedDecoder):
-    """Leftmost first: ``tokens_per_step`` of them, and with a threshold all whose confidence reaches it."""
+    """Leftmost first: the run of positions up to the first that is not certain enough.
+
+    Without a threshold every position is certain enough, and a step takes the whole block; a threshold of 1 takes
+    ``tokens_per_step`` at a time, as an autoregressive model does.
+    """
 
     name = "autoregressive"
     paper = "the order of autoregressive models"
@@ -26,7 +30,10 @@ class AutoregressiveDecoder(RankedDecoder):
         return -prediction.positions.cumsum(dim=SEQ).float()
 
     def accept(self, view: StepView, prediction: Prediction, ranking: Tensor) -> Tensor:
-        """All positions whose confidence reaches the threshold."""
-        if self.threshold is None:
-            return prediction.positions & False
-        return prediction.confidence >= self.threshold
+        """The predicted positions from the leftmost on, until one is undecided and not certain enough."""
+        certain = prediction.positions
+        if self.threshold is not None:
+            certain = certain & (prediction.confidence >= self.threshold)
+        begun = prediction.positions.cummax(dim=SEQ).values
+        failed = begun & view.in_block & view.is_open & ~certain
+        return certain & (failed.cumsum(dim=SEQ) == 0)

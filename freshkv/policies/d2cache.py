@@ -37,9 +37,9 @@ class D2Cache(CachePolicy):
         if view.step == 0:
             return Selection(predict=view.everything)
         predict = self._likely(view)
-        chosen = predict | view.dirty
-        chosen = chosen | self._important(view.signals["attention_rollout"], (~chosen) & view.is_valid)
-        return Selection(predict=predict, refresh=fill_gaps(chosen, self.inflate_w) & (view.dirty | ~predict))
+        rows = view.rows_for(predict) | view.dirty
+        important = self._important(view.signals["attention_rollout"], (~rows) & view.is_valid)
+        return Selection(predict=predict, refresh=fill_gaps(rows | important, self.inflate_w))
 
     def _likely(self, view: StepView) -> Tensor:
         """The best masked positions of the search window, those of the active block before all others."""
