@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from attrs import frozen
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -21,6 +22,9 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
+#: what weights may be stored as, in the words of safetensors
+STORED_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
+
 NAMES_SHOWN = 5
 
 
@@ -29,7 +33,7 @@ class TensorHeader:
     """What a weights file says of one tensor without reading it."""
 
     shape: tuple[int, ...]
-    dtype: str  #: in safetensors' words: F32, BF16, ...
+    dtype: str  #: a key of STORED_DTYPES, or something that freshkv does not read
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -52,7 +56,8 @@ def read_headers(folder: Path) -> dict[str, TensorHeader]:
 
 
 def check_tensors(model: PreTrainedModel, headers: Mapping[str, TensorHeader], folder: Path) -> None:
-    """Raise CheckpointError unless ``headers`` are the tensors of ``model``, by name and by shape.
+    """Raise CheckpointError unless ``headers`` are the tensors of ``model``, by name, shape and a dtype
+    that freshkv reads.
 
     Of tensors that ``model`` ties, one name is enough. ``model`` may lie on the meta device.
     """
@@ -67,9 +72,15 @@ def check_tensors(model: PreTrainedModel, headers: Mapping[str, TensorHeader], f
         for name, header in headers.items()
         if name in expected and header.shape != tuple(expected[name].shape)
     ]
+    unread = [
+        f"{name} {header.dtype}"
+        for name, header in headers.items()
+        if name in expected and header.dtype not in STORED_DTYPES
+    ]
     problems = (
         _problem("missing", missing),
         _problem("of another shape than the configuration says", reshaped),
+        _problem(f"stored as something else than {', '.join(STORED_DTYPES)}", unread),
         _problem("not part of this architecture", unexpected),
     )
     if any(problems):

@@ -16,6 +16,14 @@ def require_counts(config: object, *names: str) -> None:
             raise CheckpointError(f"config: {name} is {value!r}; expected a whole number of at least 1.")
 
 
+def require_positive(config: object, *names: str) -> None:
+    """Raise CheckpointError unless the named fields are numbers above 0."""
+    for name in names:
+        value = getattr(config, name)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+            raise CheckpointError(f"config: {name} is {value!r}; expected a number above 0.")
+
+
 def require_divides(config: object, divisor: str, number: str) -> None:
     """Raise CheckpointError unless field ``divisor`` divides field ``number``."""
     smaller, larger = getattr(config, divisor), getattr(config, number)
@@ -32,7 +40,7 @@ def require_head_width(config: object, width: str, heads: str) -> None:
 
 
 def require_implemented(config: object, implemented: Mapping[str, tuple[Any, ...]]) -> None:
-    """Raise CheckpointError unless fields that select an architecture, where present, have ``implemented`` values."""
+    """Raise CheckpointError unless fields that select an architecture have an ``implemented`` value, or are absent."""
     for name, values in implemented.items():
         value = getattr(config, name, values[0])
         if value not in values:

@@ -18,6 +18,7 @@ from freshkv.models.configuration import (
     require_divides,
     require_head_width,
     require_implemented,
+    require_positive,
     take_rope_theta,
 )
 from freshkv.models.layers import Layer, RMSNorm, Rotary, gated, project_heads, split_heads
@@ -68,6 +69,7 @@ class DreamConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         """Raise CheckpointError unless freshkv implements exactly this network."""
         counts = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
         require_counts(self, *counts, "num_attention_heads", "num_key_value_heads")
+        require_positive(self, "rope_theta", "rms_norm_eps")
         require_head_width(self, "hidden_size", "num_attention_heads")
         require_divides(self, "num_key_value_heads", "num_attention_heads")
         require_implemented(self, IMPLEMENTED)

@@ -76,10 +76,8 @@ class Rotary(nn.Module):
     def _inverse_frequencies(self, device: torch.device, dtype: torch.dtype) -> Tensor:
         key = (device, dtype)
         if key not in self._frequencies:
-            # inference_mode(False): what is kept must also serve a later training step
-            with torch.inference_mode(mode=False):
-                exponents = torch.arange(0, self.head_width, 2, device=device, dtype=dtype) / self.head_width
-                self._frequencies[key] = 1.0 / self.theta**exponents
+            exponents = torch.arange(0, self.head_width, 2, device=device, dtype=dtype) / self.head_width
+            self._frequencies[key] = 1.0 / self.theta**exponents
         return self._frequencies[key]
 
 

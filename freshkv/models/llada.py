@@ -18,6 +18,7 @@ from freshkv.models.configuration import (
     require_divides,
     require_head_width,
     require_implemented,
+    require_positive,
     take_rope_theta,
 )
 from freshkv.models.layers import Layer, RMSNorm, Rotary, gated, project_heads, split_heads
@@ -41,7 +42,7 @@ IMPLEMENTED: dict[str, tuple[Any, ...]] = {
 class LLaDAConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     """The official fields of a LLaDA checkpoint; those that do not change the network are kept as they are.
 
-    The defaults are those of LLaDA-8B, but for the token ids, which have none.
+    The defaults are those of LLaDA-8B, but for the feed-forward width (12288 there) and the token ids, which have none.
 
     Raises CheckpointError when a number does not fit, or the architecture is one that is not implemented.
     """
@@ -95,6 +96,7 @@ class LLaDAConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         """Raise CheckpointError unless freshkv implements exactly this network."""
         counts = ("d_model", "n_layers", "n_heads", "n_kv_heads", "mlp_hidden_size", "vocab_size", "embedding_size")
         require_counts(self, *counts)
+        require_positive(self, "rope_theta", "rms_norm_eps")
         require_head_width(self, "d_model", "n_heads")
         require_divides(self, "n_kv_heads", "n_heads")
         norm_bias = (False,) if self.include_bias else (False, None)

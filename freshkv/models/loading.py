@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from freshkv.core.errors import CheckpointError, InputError
 from freshkv.models.backbone import LlamaLikeModel
-from freshkv.models.checkpoint import TensorHeader, check_tensors, read_config, read_headers
+from freshkv.models.checkpoint import STORED_DTYPES, TensorHeader, check_tensors, read_config, read_headers
 from freshkv.models.registry import bundled_models, families
 from freshkv.models.source import CONFIG_FILES, HUB_OPTIONS, WEIGHT_FILES, locate
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
-SAFETENSORS_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
 
 
 def load(
@@ -40,6 +40,8 @@ def load(
     of an unknown or unimplemented architecture, incomplete or corrupt, or without a mask token; InputError for a
     device or dtype that cannot be used. Nothing is ever left at random values.
     """
+    older_name = options.pop("torch_dtype", None)  # Transformers' own until version 5
+    dtype = older_name if dtype is None else dtype
     target = _device(device)
     _check_dtype(dtype)
     hub_options = {name: options.pop(name) for name in HUB_OPTIONS & options.keys()}
@@ -49,8 +51,7 @@ def load(
     headers = read_headers(folder)
     _check_fit(family, config, headers, folder)
     config.dtype = _choose_dtype(dtype, config, headers)
-    with _no_progress() if folder in bundled_models().values() else nullcontext():
-        model = family.from_pretrained(folder, config=config, dtype=config.dtype, **options)
+    model = _read(family, config, folder, options)
     if "device_map" not in options:
         cast("torch.nn.Module", model).to(target)
     model.train(False)
@@ -77,7 +78,7 @@ def _configure(
         config = config_class.from_dict({**fields, **overrides})
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from error
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, StrictDataclassError) as error:
         raise CheckpointError(f"{folder}: config.json has a value that is not understood ({error}).") from error
     return family, config, rest
 
@@ -87,11 +88,22 @@ def _check_fit(
 ) -> None:
     with torch.device("meta"):  # names and shapes only
         skeleton = family(deepcopy(config))
+    check_tensors(skeleton, headers, folder)
     try:
         skeleton.network_spec  # noqa: B018 - building it checks the token ids
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from error
-    check_tensors(skeleton, headers, folder)
+
+
+def _read(
+    family: type[LlamaLikeModel], config: PreTrainedConfig, folder: Path, options: Mapping[str, Any]
+) -> LlamaLikeModel:
+    with _no_progress() if folder in bundled_models().values() else nullcontext():
+        try:
+            return family.from_pretrained(folder, config=config, dtype=config.dtype, **options)
+        except TypeError as error:  # what from_pretrained does not know ends as an argument of the class
+            names = ", ".join(options) or "none"
+            raise InputError(f"from_pretrained cannot use these options ({error}). Given: {names}.") from error
 
 
 def _device(device: str | torch.device | None) -> torch.device:
@@ -124,7 +136,7 @@ def _choose_dtype(
     if isinstance(config.dtype, torch.dtype) and config.dtype in DTYPES.values():
         return config.dtype
     stored = {header.dtype for header in headers.values()}
-    return SAFETENSORS_DTYPES.get(stored.pop(), torch.float32) if len(stored) == 1 else torch.float32
+    return STORED_DTYPES.get(stored.pop(), torch.float32) if len(stored) == 1 else torch.float32
 
 
 @contextmanager

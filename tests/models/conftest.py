@@ -33,14 +33,14 @@ def make_dream(**changes):
 
 
 NETWORKS = {
-    "llada": lambda: make_llada(),
+    "llada": make_llada,
     "llada-grouped": lambda: make_llada(n_kv_heads=2),
     "llada-one-kv-head": lambda: make_llada(multi_query_attention=True),
     "llada-tied": lambda: make_llada(weight_tying=True),
     "llada-qkv-bias": lambda: make_llada(include_qkv_bias=True),
     "llada-all-biases": lambda: make_llada(include_bias=True),
     "llada-tied-with-biases": lambda: make_llada(include_bias=True, weight_tying=True),
-    "dream": lambda: make_dream(),
+    "dream": make_dream,
     "dream-ungrouped": lambda: make_dream(num_key_value_heads=None),
     "dream-tied": lambda: make_dream(tie_word_embeddings=True),
 }

@@ -92,10 +92,18 @@ def test_the_newer_spelling_of_theta_is_understood(config_class):
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, "4", True])
 def test_counts_are_whole_and_positive(value):
-    with pytest.raises(CheckpointError, match="n_layers is .*; expected a whole number of at least 1"):
+    with pytest.raises(CheckpointError, match=r"n_layers is .*; expected a whole number of at least 1"):
         LLaDAConfig(n_layers=value)
-    with pytest.raises(CheckpointError, match="num_hidden_layers is .*; expected a whole number of at least 1"):
+    with pytest.raises(CheckpointError, match=r"num_hidden_layers is .*; expected a whole number of at least 1"):
         DreamConfig(num_hidden_layers=value)
+
+
+@pytest.mark.parametrize("field", ["rope_theta", "rms_norm_eps"])
+@pytest.mark.parametrize("value", [0, -1.0, "1e-5", float("nan"), True])
+@pytest.mark.parametrize("config_class", CLASSES.values())
+def test_scales_are_positive_numbers(config_class, field, value):
+    with pytest.raises(CheckpointError, match=f"{field} is .*; expected a number above 0"):
+        config_class(**{field: value})
 
 
 def test_heads_divide_the_width_and_kv_heads_the_heads():

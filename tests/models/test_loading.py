@@ -69,6 +69,9 @@ def test_a_loaded_network_is_ready_and_frozen(folder):
 def test_transformers_loads_the_folder_without_remote_code(make_network, tmp_path):
     network = make_network()
     saved(network, tmp_path)
+    # official folders point to code of their own
+    code = {"AutoConfig": "configuration_absent.AbsentConfig", "AutoModel": "modeling_absent.AbsentModel"}
+    edit_config(tmp_path, auto_map=code)
     assert type(AutoConfig.from_pretrained(tmp_path)) is type(network.config)
     for auto_class in (AutoModel, AutoModelForMaskedLM):
         loaded = auto_class.from_pretrained(tmp_path)
@@ -131,6 +134,11 @@ def test_options_reach_the_configuration_and_transformers(folder):
     assert network.network_spec.mask_token_id == 7
 
 
+def test_an_option_that_nobody_knows_is_refused(folder):
+    with pytest.raises(InputError, match=r"cannot use these options \(.*mask_tokn.*Given: mask_tokn"):
+        load(folder, mask_tokn=3)
+
+
 def test_old_inverse_frequencies_in_the_weights_are_ignored(folder):
     edit_weights(folder, lambda tensors: tensors.update({"model.rotary_emb.inv_freq": torch.ones(4)}))
     assert load(folder).network_spec.layers == 2
@@ -158,6 +166,11 @@ def test_without_a_dtype_in_the_configuration_that_of_the_weights_counts(make_ne
 def test_the_older_spelling_of_dtype_counts(folder):
     edit_config(folder, dtype=..., torch_dtype="bfloat16")
     assert load(folder).dtype == torch.bfloat16
+
+
+def test_the_older_option_for_the_dtype_counts_unless_there_is_a_newer_one(folder):
+    assert load(folder, torch_dtype=torch.bfloat16).dtype == torch.bfloat16
+    assert load(folder, torch_dtype="bfloat16", dtype="float64").dtype == torch.float64
 
 
 @pytest.mark.parametrize("dtype", ["bloat16", "int8", torch.int64, 16])
@@ -201,7 +214,7 @@ def test_a_misspelt_bundled_name_suggests_the_right_one(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", ["./nothing", "/nothing/here", "a/b/c", "~/nothing/at-all", "", "two words"])
 def test_a_folder_that_does_not_exist_is_named(name):
-    with pytest.raises(CheckpointError, match="There is no folder '.*'; expected one that holds config.json"):
+    with pytest.raises(CheckpointError, match=r"There is no folder '.*'; expected one that holds config.json"):
         load(name)
 
 
@@ -276,7 +289,7 @@ def test_no_weights(folder):
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-00001-of-2.bin"])
 def test_pickled_weights_are_refused(folder, name):
     (folder / "model.safetensors").rename(folder / name)
-    with pytest.raises(CheckpointError, match="freshkv reads safetensors only.*Convert it"):
+    with pytest.raises(CheckpointError, match=r"freshkv reads safetensors only.*Convert it"):
         load(folder)
 
 
@@ -306,7 +319,7 @@ def test_a_missing_shard(make_network, tmp_path):
 def test_an_index_without_a_map(make_network, index, tmp_path):
     saved(make_network(), tmp_path, max_shard_size="10KB")
     (tmp_path / "model.safetensors.index.json").write_text(index)
-    with pytest.raises(CheckpointError, match="index.json (has no weight_map|cannot be read)"):
+    with pytest.raises(CheckpointError, match=r"index\.json (has no weight_map|cannot be read)"):
         load(tmp_path)
 
 
@@ -351,6 +364,17 @@ def test_tensors_of_another_architecture_are_refused(dream, tmp_path):
 def test_tensors_of_another_shape_are_named_with_both(llada_folder):
     edit_config(llada_folder, mlp_hidden_size=64)
     with pytest.raises(CheckpointError, match=r"ff_out\.weight \(32, 48\) instead of \(32, 64\)"):
+        load(llada_folder)
+
+
+def test_quantised_tensors_are_refused(llada_folder):
+    def quantise(tensors):
+        tensors["model.transformer.ln_f.weight"] = tensors["model.transformer.ln_f.weight"].to(torch.int8)
+
+    edit_weights(llada_folder, quantise)
+    with pytest.raises(
+        CheckpointError, match=r"stored as something else than F32, .*: model\.transformer\.ln_f\.weight I8"
+    ):
         load(llada_folder)
 
 

@@ -243,8 +243,14 @@ def test_gradients_reach_every_parameter_even_after_inference(network):
     without = [
         name for name, parameter in network.named_parameters() if parameter.grad is None or not parameter.grad.any()
     ]
-    # a key bias adds the same to all scores of a query but for rotary embedding; it still gets a gradient
     assert without == []
+
+
+def test_a_network_compiles_to_one_graph(make_network):
+    network = make_network()
+    tokens, mask = random_tokens(network, 2, 6), torch.tensor([[0, 1, 1, 1, 1, 1], [1] * 6])
+    compiled = torch.compile(network, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(tokens, mask).logits, network(tokens, mask).logits)
 
 
 def test_rotary_survives_casts_and_copies(make_network):

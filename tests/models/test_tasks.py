@@ -78,9 +78,9 @@ def test_held_out_problems_are_never_drawn_for_training(task: Task):
 @every_task
 def test_problems_are_the_same_on_every_machine(task: Task):
     first_words = {
-        "sums": "@SUMS@",
-        "sudoku": "@SUDOKU@",
-        "weave": "@WEAVE@",
+        "sums": "3 9 1 8 4 0 1 4",
+        "sudoku": "2 3 4 1 4 1 3 2",
+        "weave": "8 0 1 3 9 1 8 4",
     }
     (problem,) = task.generate(1, seed=0)
     assert problem.answer.startswith(first_words[task.name])
