@@ -31,8 +31,8 @@ def unfold_heads(attended: Tensor, heads: int) -> Tensor:
 def attend(queries: Tensor, keys: Tensor, values: Tensor, rows: RowSet, visible: Tensor | None) -> Tensor:
     """What each row's query gathers.
 
-    ``queries`` [rows, heads, head_width], packed; ``keys`` and ``values`` [batch, seq, kv_heads, head_width]; ``visible`` bool
-    [batch, seq] or None when every key may be attended. Returns [rows, heads, head_width].
+    ``queries`` [rows, heads, head_width], packed; ``keys`` and ``values`` [batch, seq, kv_heads, head_width];
+    ``visible`` bool [batch, seq], or None when every key may be attended. Returns [rows, heads, head_width].
     """
     heads, kv_heads = queries.shape[1], keys.shape[2]
     folded = fold_heads(rows.rectangular(queries), kv_heads)
@@ -55,7 +55,7 @@ def weighted_attention(
     # the repetitions of shorter sequences must weigh nothing
     placed = weights.new_zeros(batch * rows.widest)
     places = torch.arange(batch * rows.widest, device=weights.device) if rows.answers is None else rows.answers
-    weight = placed.index_copy(0, places, weights).unflatten(0, (batch, rows.widest))
+    weight = placed.index_copy(0, places, weights).view(batch, rows.widest)
     heads = rectangle.shape[2]
     transposed = keys.permute(0, 2, 3, 1)  # [batch, kv_heads, head_width, seq]
     total = weights.new_zeros(batch, seq)

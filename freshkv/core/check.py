@@ -22,7 +22,9 @@ def describe(value: object) -> str:
     return type(value).__name__
 
 
-def check_tensor(value: object, dtype: torch.dtype, shape: tuple[int, ...], where: str, error: type[FreshkvError]) -> None:
+def check_tensor(
+    value: object, dtype: torch.dtype, shape: tuple[int, ...], where: str, error: type[FreshkvError]
+) -> None:
     """Raise ``error`` unless ``value`` is a tensor of this dtype and shape."""
     if not isinstance(value, Tensor) or value.dtype != dtype or tuple(value.shape) != shape:
         expected = f"{str(dtype).removeprefix('torch.')} {shape}"
@@ -63,11 +65,15 @@ def _check_memory(memory: object, shape: tuple[int, int], where: str, error: typ
         raise error(f"{where} (remember) returned {describe(memory)}; expected a mapping of names to tensors.")
     for name, value in memory.items():
         if not isinstance(value, Tensor) or tuple(value.shape[:2]) != shape:
-            raise error(f"{where} (remember[{name!r}]) returned {describe(value)}; expected a tensor {(*shape, '...')}.")
+            raise error(
+                f"{where} (remember[{name!r}]) returned {describe(value)}; expected a tensor {(*shape, '...')}."
+            )
 
 
 @contextmanager
-def guarded(where: str, view: StepView, error: type[FreshkvError], handed: Mapping[str, Tensor] | None = None) -> Iterator[None]:
+def guarded(
+    where: str, view: StepView, error: type[FreshkvError], handed: Mapping[str, Tensor] | None = None
+) -> Iterator[None]:
     """Turn whatever a plugin raises into ``error``, and raise it, too, if the plugin wrote to what it was handed."""
     tensors = _tensors_of(view) | dict(handed or {})
     versions = {name: tensor._version for name, tensor in tensors.items()}
@@ -79,7 +85,9 @@ def guarded(where: str, view: StepView, error: type[FreshkvError], handed: Mappi
         raise error(f"{where} raised {type(cause).__name__} in step {view.step}: {cause}") from cause
     written = [name for name, tensor in tensors.items() if tensor._version != versions[name]]
     if written:
-        raise error(f"{where} wrote to {', '.join(written)}; what a policy or decoder is handed is read-only: clone it.")
+        raise error(
+            f"{where} wrote to {', '.join(written)}; what a policy or decoder is handed is read-only: clone it."
+        )
 
 
 def _tensors_of(view: StepView) -> dict[str, Tensor]:

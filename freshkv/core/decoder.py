@@ -47,7 +47,9 @@ class Commit:
 
     positions: Tensor  #: bool [batch, seq]; masked, predicted, in the active block; at least one a sequence
     tokens: Tensor  #: long [batch, seq]; read at ``positions`` only
-    remask: Tensor | None = field(default=None, kw_only=True)  #: bool [batch, seq]; put the mask back (revocable decoders)
+    remask: Tensor | None = field(
+        default=None, kw_only=True
+    )  #: bool [batch, seq]; put the mask back (revocable decoders)
     #: tensors [batch, seq] that the core hands back in ``view.memory`` from the next step on
     remember: Mapping[str, Tensor] = field(factory=dict, kw_only=True)
 

@@ -14,8 +14,8 @@ _REACH = 6.0  # standard deviations; the weight beyond is below float32's resolu
 def certainty_density(is_masked: Tensor, is_prompt: Tensor, sigma: float) -> Tensor:
     """Gaussian-weighted share of known positions around each response position: float32 [batch, seq].
 
-    ``is_masked`` and ``is_prompt`` are bool [batch, seq]; ``sigma`` is in positions. Left of the response counts as known,
-    right of it as known only once the last position is. 1 in the prompt. (arXiv:2509.23094, section 3.2)
+    ``is_masked`` and ``is_prompt`` are bool [batch, seq]; ``sigma`` is in positions. Left of the response counts as
+    known, right of it as known only once the last position is. 1 in the prompt. (arXiv:2509.23094, section 3.2)
     """
     known = ~is_masked
     response = int(is_prompt[0].sum())

@@ -13,8 +13,9 @@ VOCABULARY = -1  #: the axis of token ids
 class Distribution:
     """Distributions of n positions over the vocabulary, in float32.
 
-    The mask token keeps its share of the probability, so that confidences are the model's own, but it is never proposed:
-    its logit is -inf in ``logits``. Everything derived is computed when first asked for and kept; treat it as read-only.
+    The mask token keeps its share of the probability, so that confidences are the model's own, but it is never
+    proposed: its logit is -inf in ``logits``. Everything derived is computed when first asked for and kept; treat it as
+    read-only.
     """
 
     def __init__(self, logits: Tensor, mask_logit: Tensor, mask_token_id: int) -> None:
@@ -24,7 +25,9 @@ class Distribution:
 
     def take(self, index: Tensor) -> Distribution:
         """The distributions ``index``, long [k]."""
-        return Distribution(self.logits.index_select(0, index), self.mask_logit.index_select(0, index), self.mask_token_id)
+        return Distribution(
+            self.logits.index_select(0, index), self.mask_logit.index_select(0, index), self.mask_token_id
+        )
 
     @cached_property
     def log_normaliser(self) -> Tensor:
@@ -46,7 +49,8 @@ class Distribution:
     @cached_property
     def entropy(self) -> Tensor:
         """float32 [n], in nats; tokens of probability 0 add nothing."""
-        return torch.special.entr(self.probabilities).sum(dim=VOCABULARY)
+        terms: Tensor = torch.special.entr(self.probabilities)
+        return terms.sum(dim=VOCABULARY)
 
     @cached_property
     def margin(self) -> Tensor:

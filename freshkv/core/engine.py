@@ -35,8 +35,8 @@ def rotary_positions(is_valid: Tensor) -> Tensor:
 class Engine:
     """Runs a network over chosen rows and keeps what they leave behind.
 
-    ``is_valid`` is bool [batch, seq], False at left padding. ``carried`` allocates the outputs that the carried path adds;
-    ``keep_queries`` keeps each layer's queries of the last pass, which the rollout signal reads.
+    ``is_valid`` is bool [batch, seq], False at left padding. ``carried`` allocates the outputs that the carried path
+    adds; ``keep_queries`` keeps each layer's queries of the last pass, which the rollout signal reads.
     """
 
     def __init__(
@@ -80,7 +80,8 @@ class Engine:
     ) -> ForwardResult:
         """All rows flow; ``choose`` picks those refreshed in a layer, the others add their cached outputs.
 
-        The values of ``probe`` are recomputed and stored first in every layer, and ``choose`` learns how far they moved.
+        The values of ``probe`` are recomputed and stored first in every layer, and ``choose`` learns how far they
+        moved.
         """
         network, store = self.network, self.store
         visible = self._start(visible)
@@ -111,8 +112,8 @@ class Engine:
         index = torch.tensor(sequences, device=self._is_valid.device)
         self._is_valid = self._is_valid.index_select(0, index)
         self._padded = not bool(self._is_valid.all())
-        self._cosine = self._cosine.unflatten(0, (batch, seq)).index_select(0, index).flatten(0, 1)
-        self._sine = self._sine.unflatten(0, (batch, seq)).index_select(0, index).flatten(0, 1)
+        self._cosine = self._cosine.view(batch, seq, -1).index_select(0, index).flatten(0, 1)
+        self._sine = self._sine.view(batch, seq, -1).index_select(0, index).flatten(0, 1)
         self._queries = []
 
     def _start(self, visible: Tensor | None) -> Tensor | None:

@@ -83,7 +83,9 @@ class Groups:
         return Commit(
             positions=self.merge([commit.positions for commit in commits]),
             tokens=self.merge([commit.tokens for commit in commits]),
-            remask=self.merge([none if c.remask is None else c.remask for c, none in zip(commits, nothing, strict=True)]),
+            remask=self.merge(
+                [none if c.remask is None else c.remask for c, none in zip(commits, nothing, strict=True)]
+            ),
             remember=self._merge_memory([commit.remember for commit in commits]),
         )
 

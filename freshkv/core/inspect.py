@@ -21,9 +21,7 @@ class Progress:
     unfinished: tuple[bool, ...]
 
 
-def inspect_step(
-    before: RunState, after: RunState, predicted: Predicted, commit: Commit, decoder: str
-) -> Progress:
+def inspect_step(before: RunState, after: RunState, predicted: Predicted, commit: Commit, decoder: str) -> Progress:
     """Read the step's progress; raise NumericalError or DecoderError for what must not be."""
     canvas, positions, tokens = before.canvas, commit.positions, commit.tokens
     unusable = (tokens < 0) | (tokens >= canvas.vocabulary) | (tokens == canvas.mask_token_id)

@@ -15,8 +15,8 @@ _CLEAR = Path("/proc/self/clear_refs")
 class PeakMemory:
     """Starts counting when made; ``bytes`` is the most that was held since.
 
-    CUDA: bytes allocated by torch. CPU: resident set of the process; where the system cannot reset its high-water mark (only
-    Linux can), the resident set when asked.
+    CUDA: bytes allocated by torch. CPU: resident set of the process; where the system cannot reset its high-water mark
+    (only Linux can), the resident set when asked.
     """
 
     def __init__(self, device: torch.device) -> None:

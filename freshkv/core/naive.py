@@ -1,6 +1,6 @@
 """A slow executor that is right by inspection: the oracle of the tests.
 
-One row at a time, no tensor of a batch, plain softmax, dictionaries for caches. It follows the contract's sentence: in layer l
+One row at a time, no tensor of a batch, plain softmax, dictionaries for caches. It follows the definition: in layer l
 the rows of R[l] are computed from their current input and their keys and values replace the cached ones; each of their
 queries attends to the keys and values of all visible rows; any other row adds its cached outputs.
 """

@@ -41,13 +41,19 @@ class Network(Protocol):
     """
 
     @property
-    def network_spec(self) -> NetworkSpec: ...
+    def network_spec(self) -> NetworkSpec:
+        """The network's numbers."""
+        ...
 
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        ...
 
     @property
-    def dtype(self) -> torch.dtype: ...
+    def dtype(self) -> torch.dtype:
+        """Of hidden states, keys and values."""
+        ...
 
     def embed_rows(self, tokens: Tensor) -> Tensor:
         """Token ids, long [rows], to hidden states [rows, width]."""

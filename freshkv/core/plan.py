@@ -95,5 +95,7 @@ def _level(rows: Tensor, priority: Tensor) -> Tensor:
     missing = rows.sum(dim=SEQ).max() - rows.sum(dim=SEQ, keepdim=True)  # long [batch, 1]
     wish = priority.masked_fill(rows, float("-inf"))
     order = wish.argsort(dim=SEQ, descending=True, stable=True)
-    rank = torch.empty_like(order).scatter_(SEQ, order, torch.arange(rows.shape[SEQ], device=rows.device).expand_as(order))
+    rank = torch.empty_like(order).scatter_(
+        SEQ, order, torch.arange(rows.shape[SEQ], device=rows.device).expand_as(order)
+    )
     return rows | (rank < missing)

@@ -75,7 +75,7 @@ class Plugins:
             distribution = self.distributions.get(name, "unknown")
             try:
                 classes = tuple(implementation.function() or ())
-            except Exception as error:  # noqa: BLE001 - one broken plugin must not take the others down
+            except Exception as error:
                 problems.append(PluginProblem(name, distribution, f"{hook} raised {type(error).__name__}: {error}"))
             else:
                 found.append(Contribution(name, distribution, classes))
@@ -92,7 +92,7 @@ def load_plugins() -> Plugins:
         distribution = _distribution(entry)
         try:
             manager.register(entry.load(), name=entry.name)
-        except Exception as error:  # noqa: BLE001 - one broken plugin must not take the others down
+        except Exception as error:
             problems.append(PluginProblem(entry.name, distribution, f"{type(error).__name__}: {error}"))
         else:
             distributions[entry.name] = distribution

@@ -29,7 +29,9 @@ class Predicted:
 class Predictor:
     """Turns hidden states into predictions. Holds the random generators, one a sequence."""
 
-    def __init__(self, network: Network, decoder: Decoder, sampling: Sampling, seeds: Sequence[int], gen_length: int) -> None:
+    def __init__(
+        self, network: Network, decoder: Decoder, sampling: Sampling, seeds: Sequence[int], gen_length: int
+    ) -> None:
         self._network = network
         self._spec = network.network_spec
         self._decoder = decoder
@@ -38,7 +40,7 @@ class Predictor:
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def predict(self, tokens: Tensor, result: ForwardResult, positions: Tensor, in_block: Tensor) -> Predicted:
-        """Predict ``positions``, bool [batch, seq]; the decoder gets those in ``in_block`` (open, in the active block)."""
+        """Predict ``positions``, bool [batch, seq]; the decoder gets those in ``in_block``."""
         inside = (positions & in_block).flatten().nonzero()[:, 0]
         outside = (positions & ~in_block).flatten().nonzero()[:, 0]
         draws = self._draw(tokens) if self._sampling.temperature > 0.0 else torch.zeros(tokens.shape)

@@ -52,7 +52,7 @@ def resolve_decoder(decoder: str | Decoder) -> Decoder:
 
 
 def builtin_classes(package: str, base: type[T]) -> dict[str, type[T]]:
-    """Concrete subclasses of ``base`` that the modules of ``package`` define, by name: being in the folder is enough."""
+    """Concrete subclasses of ``base`` that the modules of ``package`` define, by name: being there is enough."""
     root = importlib.import_module(package)
     found: dict[str, type[T]] = {}
     for module_info in pkgutil.iter_modules(root.__path__, prefix=f"{package}."):
@@ -69,6 +69,7 @@ def _collect(package: str, hook: str, base: type[T]) -> MappingProxyType[str, ty
     contributions, problems = plugins.contributions(hook)
     known = builtin_classes(package, base)
     for contribution in contributions:
+        cls: Any
         for cls in contribution.classes:
             reason = _objection(cls, base, known)
             if reason is None:
@@ -80,7 +81,7 @@ def _collect(package: str, hook: str, base: type[T]) -> MappingProxyType[str, ty
     return MappingProxyType(known)
 
 
-def _objection(cls: Any, base: type, known: dict[str, type[T]]) -> str | None:
+def _objection(cls: Any, base: type[T], known: dict[str, type[T]]) -> str | None:
     if not (inspect.isclass(cls) and issubclass(cls, base)):
         return f"{cls!r} is not a subclass of {base.__name__}"
     name = getattr(cls, "name", None)
@@ -96,7 +97,8 @@ def _resolve(value: str | T, kind: str, base: type[T], known: Any) -> T:
     if isinstance(value, base):
         return value
     if isinstance(value, str):
-        return parse_spec(value, kind, known())
+        found: T = parse_spec(value, kind, known())
+        return found
     hint = " (build it: a class is not yet a policy)" if inspect.isclass(value) else ""
     raise InputError(f"{kind} is {value!r}{hint}; expected a name, 'name:field=value,...' or a {base.__name__}.")
 

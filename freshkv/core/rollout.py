@@ -16,9 +16,9 @@ def attention_rollout(
 ) -> Tensor:
     """Column sums of the product of rownorm(A + I) over layers, last first: float32 [batch, seq].
 
-    ``queries`` holds, for each layer, the refreshed rows and their queries [rows, heads, head_width]. A is the head-mean attention of
-    those rows and the identity elsewhere; a row of it sums to one, so that normalising halves it. Computed as a row
-    vector times matrices, from the last layer down. Padding carries nothing.
+    ``queries`` holds, for each layer, the refreshed rows and their queries [rows, heads, head_width]. A is the
+    head-mean attention of those rows and the identity elsewhere; a row of it sums to one, so that normalising halves
+    it. Computed as a row vector times matrices, from the last layer down. Padding carries nothing.
     """
     importance = is_valid.float()
     for layer in reversed(range(len(queries))):

@@ -75,7 +75,7 @@ class RowSet:
         """Packed [rows, ...] to [batch, widest, ...], repeating the last row of shorter sequences."""
         if self.queries is not None:
             rows = rows.index_select(0, self.queries.flatten())
-        return rows.unflatten(0, (len(self.counts), self.widest))
+        return rows.reshape(len(self.counts), self.widest, *rows.shape[1:])
 
     def packed(self, rectangle: Tensor) -> Tensor:
         """The inverse: [batch, widest, ...] to [rows, ...], without the repetitions."""

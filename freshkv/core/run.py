@@ -36,7 +36,9 @@ class RunStats:
 class Run:
     """The result of ``generate``."""
 
-    sequences: Tensor  #: long [batch, prompt + gen_length], on the model's device; masks after an EOS are filled with EOS
+    sequences: (
+        Tensor  #: long [batch, prompt + gen_length], on the model's device; masks after an EOS are filled with EOS
+    )
     trace: Trace
     stats: RunStats
     produced: Tensor  #: long [batch]; response tokens up to and including the first EOS, if the run stops there

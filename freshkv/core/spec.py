@@ -1,7 +1,7 @@
 """Spec strings: ``name:field=value,...`` to an object with those fields, and back.
 
-Values are read by the type of the field. Text with one of ``, : = |`` or spaces is written in JSON quotes. The normal form of an
-object names the fields that differ from their defaults, in the order of the class.
+Values are read by the type of the field. Text with one of ``, : = |`` or spaces is written in JSON quotes. The normal
+form of an object names the fields that differ from their defaults, in the order of the class.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 import types
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import attrs
 
@@ -72,7 +72,7 @@ def parse_spec(text: str, kind: str, known: Mapping[str, type[T]]) -> T:
 
 def build(cls: type[T], values: Mapping[str, str], text: str) -> T:
     """An object of ``cls`` whose fields are read from text."""
-    fields = {field.name: field for field in attrs.fields(attrs.resolve_types(cls)) if field.init}
+    fields = {field.name: field for field in attrs.fields(attrs.resolve_types(cast("Any", cls))) if field.init}
     arguments: dict[str, Any] = {}
     for key, value in values.items():
         if key not in fields:

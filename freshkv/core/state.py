@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from attrs import evolve, frozen
@@ -70,7 +71,7 @@ class RunState:
 
     @property
     def is_open(self) -> Tensor:
-        """bool [batch, seq]: masked positions still to be decided: those before the first EOS, if the run stops there."""
+        """bool [batch, seq]: masked positions still to be decided: those before the first EOS, if it ends the run."""
         eos = self.canvas.eos_token_id
         if eos is None:
             return self.is_masked
@@ -101,10 +102,12 @@ class RunState:
         def each(values: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
             return {name: rows(value) for name, value in values.items()}
 
+        tensors: dict[str, Any] = {name: rows(getattr(self, name)) for name in _PER_SEQUENCE}
+        counters: dict[str, Any] = {name: tuple(getattr(self, name)[place] for place in places) for name in _COUNTERS}
         return evolve(
             self,
-            **{name: rows(getattr(self, name)) for name in _PER_SEQUENCE},
-            **{name: tuple(getattr(self, name)[place] for place in places) for name in ("step", "step_in_block", "block")},
+            **tensors,
+            **counters,
             signals=each(self.signals),
             policy_memory=each(self.policy_memory),
             decoder_memory=each(self.decoder_memory),
@@ -175,6 +178,7 @@ class RunState:
         )
 
 
+_COUNTERS = ("step", "step_in_block", "block")
 _PER_SEQUENCE = (
     "tokens",
     "is_valid",

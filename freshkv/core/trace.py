@@ -33,7 +33,9 @@ class StepRecord:
     confidence: Tensor  #: float32; last known confidence of each position, -inf if never predicted
     active: Tensor  #: bool [batch]; the sequence took part in this pass
     rows_by_layer: tuple[int, ...]  #: rows that went through each layer, all sequences together
-    refreshed_by_layer: Tensor | None = field(default=None)  #: bool [layers, batch, seq]; None: all layers as ``refreshed``
+    refreshed_by_layer: Tensor | None = field(
+        default=None
+    )  #: bool [layers, batch, seq]; None: all layers as ``refreshed``
 
     @property
     def rows_computed(self) -> int:
@@ -53,7 +55,9 @@ class StepRecord:
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, as JSON holds them (confidences that are not finite become None)."""
         by_layer = self.refreshed_by_layer
-        confidence = [[value if abs(value) < float("inf") else None for value in row] for row in self.confidence.tolist()]
+        confidence = [
+            [value if abs(value) < float("inf") else None for value in row] for row in self.confidence.tolist()
+        ]
         return {
             **{name: getattr(self, name).tolist() for name in _TENSORS if name != "confidence"},
             "confidence": confidence,
@@ -99,9 +103,9 @@ class Trace(Sequence[StepRecord]):
         }
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file; it is complete or not there at all. Raises ResultsError if it cannot be written."""
+        """Write one safetensors file; it is complete or not there at all. Raises ResultsError if that fails."""
         path = Path(path)
-        tensors = {}
+        tensors: dict[str, Tensor] = {}
         for number, step in enumerate(self.steps):
             tensors |= {f"{number}.{name}": getattr(step, name).contiguous() for name in _TENSORS}
             if step.refreshed_by_layer is not None:

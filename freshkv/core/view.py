@@ -19,8 +19,8 @@ class StepView:
     """Read-only facts about sequences that stand at the same point of their run.
 
     Sequences of one batch may progress at different speed; those with the same ``step`` and ``step_in_block`` share a
-    view, so that both are plain integers. All tensors are ``[batch, seq]`` over the whole canvas unless stated; a policy
-    must not write to them (the core checks).
+    view, so that both are plain integers. All tensors are ``[batch, seq]`` over the whole canvas unless stated; a
+    policy must not write to them (the core checks).
     """
 
     tokens: Tensor  #: long; the mask token where undecided

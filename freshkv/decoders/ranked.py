@@ -20,7 +20,8 @@ from freshkv.decoders.scoring import SCORES, ScoreName
 class RankedDecoder(Decoder):
     """Commits what ``accept`` allows, and the best ``tokens_per_step`` in any case.
 
-    The certainty prior (d2Cache, arXiv:2509.23094, section 3.2) changes the ranking; thresholds stay on the raw confidence.
+    The certainty prior (d2Cache, arXiv:2509.23094, section 3.2) changes the ranking; thresholds stay on the raw
+    confidence.
     """
 
     needs = frozenset({"noise"})

@@ -1,4 +1,7 @@
-"""How sure the model is of a token: the scores that decoders rank by. Each maps to [0, 1], so that priors may multiply it."""
+"""How sure the model is of a token: the scores that decoders rank by.
+
+Each maps to [0, 1], so that priors may multiply it.
+"""
 
 from __future__ import annotations
 
