@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from attrs import frozen
 from safetensors.torch import load_file
 from torch import Tensor
@@ -26,6 +25,13 @@ POLICIES = {
     "dllm83r0": "dllm:kp=8,kr=3,rou=0",
     "d2w0": "d2cache:current_k=8",
     "d2w4": "d2cache:current_k=8,inflate_w=4",
+}
+RENAMED = {
+    "gamma": "gamma",
+    "kl_threshold": "kl_threshold",
+    "kl_history_length": "kl_history",
+    "wide_in_thres": "wide_in",
+    "narrow_out_thres": "narrow_out",
 }
 SCORES = {"maskgit_plus": "confidence", "topk_margin": "margin", "entropy": "entropy"}
 
@@ -75,7 +81,10 @@ class GoldenCase:
             fields.append(f"prior_sigma={arguments['sigma']}")
         if "alg" in arguments:
             fields.append(f"score={SCORES[arguments['alg']]}")
-        name = "autoregressive" if self.strategy == "ar" else "confidence"
+        name = {"ar": "autoregressive", "vanilla": "confidence"}.get(self.strategy, self.strategy)
+        fields += [f"{ours}={arguments[theirs]}" for theirs, ours in RENAMED.items() if theirs in arguments]
+        if "gamma" in arguments:
+            name = "entropy-bound"
         if "threshold" in arguments:
             fields.append(f"threshold={arguments['threshold']}")
             name = "threshold" if name == "confidence" else name
@@ -99,11 +108,11 @@ class GoldenCase:
         }
 
 
-def cases(*strategies: str, decoders_out: tuple[str, ...] = ()) -> Iterator[GoldenCase]:
-    """The recorded cases of these strategies, without those of the named decoders."""
+def cases(*strategies: str) -> Iterator[GoldenCase]:
+    """The recorded cases of these strategies."""
     for path in sorted(GOLDEN.glob("*/*__*.json")):
         case = GoldenCase(path.with_suffix(""))
-        if case.strategy in strategies and case.parts[-1] not in decoders_out:
+        if case.strategy in strategies:
             yield case
 
 

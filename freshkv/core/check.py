@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from freshkv.core.decoder import Commit
+from freshkv.core.decoder import Commit, Decoder
 from freshkv.core.errors import DecoderError, FreshkvError, PolicyError
 from freshkv.core.selection import Selection
 from freshkv.core.view import StepView
@@ -68,6 +68,19 @@ def _check_memory(memory: object, shape: tuple[int, int], where: str, error: typ
             raise error(
                 f"{where} (remember[{name!r}]) returned {describe(value)}; expected a tensor {(*shape, '...')}."
             )
+
+
+def verified_positions(decoder: Decoder, view: StepView) -> Tensor | None:
+    """What ``decoder.verify`` answers, if it names positions of the active block only. Raises DecoderError."""
+    where = f"{type(decoder).__name__}.verify"
+    with guarded(where, view, DecoderError):
+        positions = decoder.verify(view)
+    if positions is None:
+        return None
+    check_tensor(positions, torch.bool, view.shape, where, DecoderError)
+    if bool((positions & ~view.in_block).any()):
+        raise DecoderError(f"{where} named positions outside the active block.")
+    return positions
 
 
 @contextmanager

@@ -23,6 +23,10 @@ class Prediction:
     confidence: Tensor  #: float32 [batch, seq]; the decoder's score of that token, -inf elsewhere
     #: of the predicted positions in row-major order, [positions.sum(), vocabulary]
     distribution: Distribution
+    #: float32 [batch, seq]; probability of the present token of decided positions that were verified, NaN elsewhere
+    verified: Tensor
+    #: float32 [batch, seq]; KL divergence from the distribution of the step before, inf where there was none
+    divergence: Tensor
     noise: Tensor  #: float32 [batch, seq]; uniform in [0, 1) where the decoder needs "noise", else zeros
 
     @property
@@ -32,7 +36,7 @@ class Prediction:
 
     def handed(self) -> dict[str, Tensor]:
         """The tensors that a decoder is handed, by name."""
-        names = ("positions", "tokens", "confidence", "noise", "logits")
+        names = ("positions", "tokens", "confidence", "verified", "divergence", "noise", "logits")
         return {f"prediction.{name}": getattr(self, name) for name in names}
 
     def place(self, values: Tensor, fill: float) -> Tensor:
@@ -63,12 +67,20 @@ class Decoder(Configurable, ABC):
 
     name: ClassVar[str]
     paper: ClassVar[str] = ""
-    needs: ClassVar[frozenset[str]] = frozenset()  #: "noise": a uniform number per position, from the sequence's seed
+    #: "noise": a uniform number per position, from the sequence's seed; "divergence": see Prediction
+    needs: ClassVar[frozenset[str]] = frozenset()
     revocable: ClassVar[bool] = False  #: whether it may remask
 
     def score_tokens(self, distribution: Distribution, tokens: Tensor, noise: Tensor) -> Tensor:
         """Confidence, float32 [n], of ``tokens`` [n] under ``distribution`` [n, vocabulary]: their probability."""
         return distribution.probability_of(tokens)
+
+    def verify(self, view: StepView) -> Tensor | None:
+        """Positions of the active block, bool [batch, seq], that are predicted once more without seeing themselves.
+
+        Each gets a shadow row; ``Prediction.verified`` tells the result at those that are decided.
+        """
+        return None
 
     @abstractmethod
     def decode(self, view: StepView, prediction: Prediction) -> Commit:

@@ -12,6 +12,7 @@ from freshkv.core.attention import attend
 from freshkv.core.network import Network
 from freshkv.core.rollout import attention_rollout
 from freshkv.core.rows import RowSet
+from freshkv.core.shadow import ShadowRows
 from freshkv.core.store import RowStore
 
 #: (layer, movement [batch, seq]) to the rows, bool [batch, seq], that are refreshed in that layer
@@ -25,6 +26,7 @@ class ForwardResult:
     hidden: Tensor  #: [rows.count, width], before the final norm
     rows: RowSet  #: the rows of ``hidden``
     refreshed: tuple[RowSet, ...]  #: for each layer
+    shadow: ShadowRows | None = None  #: where a decoder asked for it
 
 
 def rotary_positions(is_valid: Tensor) -> Tensor:
@@ -63,20 +65,34 @@ class Engine:
         self._visible: Tensor | None = None
 
     @torch.no_grad()
-    def narrow(self, tokens: Tensor, rows: RowSet, visible: Tensor | None = None) -> ForwardResult:
-        """Only ``rows`` flow, the same in all layers. ``tokens`` long [batch, seq]; ``visible`` bool [batch, seq]."""
+    def narrow(
+        self, tokens: Tensor, rows: RowSet, visible: Tensor | None = None, verify: Tensor | None = None
+    ) -> ForwardResult:
+        """Only ``rows`` flow, the same in all layers. ``tokens`` is long [batch, seq].
+
+        ``visible``, bool [batch, seq], says which keys may be attended; ``verify``, likewise, which positions are given
+        a shadow row.
+        """
         network = self.network
         visible = self._start(visible)
+        shadow = self._shadow(verify)
         hidden = network.embed_rows(rows.take(tokens.flatten()))
         rotary = self._rotary(rows)
         for layer in range(self.spec.layers):
             hidden = hidden + self._attention(layer, hidden, rotary, rows, visible)
             hidden = hidden + network.feed_forward(layer, hidden)
-        return ForwardResult(hidden, rows, (rows,) * self.spec.layers)
+            if shadow is not None:
+                shadow.advance(layer, self.store)
+        return ForwardResult(hidden, rows, (rows,) * self.spec.layers, shadow)
 
     @torch.no_grad()
     def carried(
-        self, tokens: Tensor, choose: ChooseRows, probe: RowSet | None = None, visible: Tensor | None = None
+        self,
+        tokens: Tensor,
+        choose: ChooseRows,
+        probe: RowSet | None = None,
+        visible: Tensor | None = None,
+        verify: Tensor | None = None,
     ) -> ForwardResult:
         """All rows flow; ``choose`` picks those refreshed in a layer, the others add their cached outputs.
 
@@ -85,6 +101,7 @@ class Engine:
         """
         network, store = self.network, self.store
         visible = self._start(visible)
+        shadow = self._shadow(verify)
         everything = RowSet.of(torch.ones_like(tokens, dtype=torch.bool))
         hidden = network.embed_rows(tokens.flatten())
         refreshed: list[RowSet] = []
@@ -99,7 +116,9 @@ class Engine:
                 rows.put(store.feed_forward_outputs(layer), network.feed_forward(layer, rows.take(hidden)))
             hidden = hidden + store.feed_forward_outputs(layer)
             refreshed.append(rows)
-        return ForwardResult(hidden, everything, tuple(refreshed))
+            if shadow is not None:
+                shadow.advance(layer, store)
+        return ForwardResult(hidden, everything, tuple(refreshed), shadow)
 
     def rollout(self) -> Tensor:
         """Attention rollout of the last pass, float32 [batch, seq]; needs ``keep_queries``."""
@@ -124,6 +143,12 @@ class Engine:
             # no mask at all is the fastest mask
             self._visible = self._is_valid if self._padded else None
         return self._visible
+
+    def _shadow(self, verify: Tensor | None) -> ShadowRows | None:
+        if verify is None or not bool(verify.any()):
+            return None
+        seen = self._is_valid if self._visible is None else self._visible
+        return ShadowRows(self.network, verify, (self._cosine, self._sine), seen)
 
     def _rotary(self, rows: RowSet) -> tuple[Tensor, Tensor]:
         return rows.take(self._cosine), rows.take(self._sine)

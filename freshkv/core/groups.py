@@ -53,22 +53,32 @@ class Groups:
                     positions=prediction.positions.index_select(BATCH, index),
                     tokens=prediction.tokens.index_select(BATCH, index),
                     confidence=prediction.confidence.index_select(BATCH, index),
+                    verified=prediction.verified.index_select(BATCH, index),
+                    divergence=prediction.divergence.index_select(BATCH, index),
                     noise=prediction.noise.index_select(BATCH, index),
                     distribution=prediction.distribution.take(packed),
                 )
             )
         return parts
 
+    def merge_optional(self, parts: Sequence[Tensor | None], like: Sequence[Tensor], *, missing: bool) -> Tensor | None:
+        """``merge`` for masks that some groups left out: those are all ``missing``. None where all did."""
+        if all(part is None for part in parts):
+            return None
+        pairs = zip(parts, like, strict=True)
+        return self.merge([torch.full_like(mask, missing) if part is None else part for part, mask in pairs])
+
     def merge_plans(self, plans: Sequence[StepPlan]) -> StepPlan:
         """One plan for the whole batch; a mask that a group left out allows everything (visible) or nothing (probe)."""
         if self.single:
             return plans[0]
+        rows = [plan.rows for plan in plans]
         return StepPlan(
-            rows=self.merge([plan.rows for plan in plans]),
+            rows=self.merge(rows),
             predict=self.merge([plan.predict for plan in plans]),
             added=self.merge([plan.added for plan in plans]),
-            visible=self._merge_optional([plan.visible for plan in plans], plans, missing=True),
-            probe=self._merge_optional([plan.probe for plan in plans], plans, missing=False),
+            visible=self.merge_optional([plan.visible for plan in plans], rows, missing=True),
+            probe=self.merge_optional([plan.probe for plan in plans], rows, missing=False),
             selection=Selection(
                 predict=self.merge([plan.selection.predict for plan in plans]),
                 remember=self._merge_memory([plan.selection.remember for plan in plans]),
@@ -79,21 +89,13 @@ class Groups:
         """One commit for the whole batch."""
         if self.single:
             return commits[0]
-        nothing = [torch.zeros_like(commit.positions) for commit in commits]
+        positions = [commit.positions for commit in commits]
         return Commit(
-            positions=self.merge([commit.positions for commit in commits]),
+            positions=self.merge(positions),
             tokens=self.merge([commit.tokens for commit in commits]),
-            remask=self.merge(
-                [none if c.remask is None else c.remask for c, none in zip(commits, nothing, strict=True)]
-            ),
+            remask=self.merge_optional([commit.remask for commit in commits], positions, missing=False),
             remember=self._merge_memory([commit.remember for commit in commits]),
         )
-
-    def _merge_optional(self, parts: list[Tensor | None], plans: Sequence[StepPlan], *, missing: bool) -> Tensor | None:
-        if all(part is None for part in parts):
-            return None
-        pairs = zip(parts, plans, strict=True)
-        return self.merge([torch.full_like(plan.rows, missing) if part is None else part for part, plan in pairs])
 
     def _merge_memory(self, memories: list[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         names = {name for memory in memories for name in memory}

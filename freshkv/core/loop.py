@@ -9,7 +9,7 @@ from attrs import frozen
 from torch import Tensor
 
 from freshkv.core.canvas import Canvas
-from freshkv.core.check import check_commit, check_tensor, guarded
+from freshkv.core.check import check_commit, check_tensor, guarded, verified_positions
 from freshkv.core.decoder import Commit, Decoder
 from freshkv.core.engine import Engine, ForwardResult
 from freshkv.core.errors import DecoderError, PolicyError
@@ -45,6 +45,8 @@ class DenoisingLoop:
 
     def __init__(self, network: Network, canvas: Canvas, options: RunOptions) -> None:
         self.options = options
+        # a distribution's history begins before its block opens
+        self.predict_all = "divergence" in options.decoder.needs
         self.shift = network.network_spec.logits_shift
         self.state = RunState.start(canvas)
         self.engine = Engine(
@@ -72,9 +74,11 @@ class DenoisingLoop:
         before = self.state
         groups = Groups(tuple(before.groups()))
         views = [part.view(part.policy_memory, self.shift) for part in map(before.take, groups.places)]
-        plan = groups.merge_plans([plan_step(self.options.policy, view, self.shift) for view in views])
+        plan = groups.merge_plans(
+            [plan_step(self.options.policy, view, self.shift, predict_all=self.predict_all) for view in views]
+        )
         result = self._forward(plan, views, groups)
-        predicted = self.predictor.predict(before.tokens, result, plan.predict, before.is_open & before.in_block)
+        predicted = self.predictor.predict(before, result, plan.predict)
         informed = before.after_forward(_refreshed_everywhere(result), predicted, self._signals())
         commit = self._decode(informed, predicted, groups)
         after = informed.after_commit(commit, plan.selection.remember)
@@ -85,15 +89,23 @@ class DenoisingLoop:
 
     def _forward(self, plan: StepPlan, views: list[StepView], groups: Groups) -> ForwardResult:
         policy, tokens = self.options.policy, self.state.tokens
+        verify = self._verify(groups)
         if not isinstance(policy, LayerwisePolicy):
-            return self.engine.narrow(tokens, RowSet.of(plan.rows), plan.visible)
+            return self.engine.narrow(tokens, RowSet.of(plan.rows), plan.visible, verify)
 
         def choose(layer: int, movement: Tensor) -> Tensor:
             layers = [LayerView(layer, self.engine.spec.layers, part) for part in groups.split(movement)]
             return groups.merge([_select_layer(policy, *pair) for pair in zip(views, layers, strict=True)])
 
         probe = None if plan.probe is None else RowSet.of(plan.probe)
-        return self.engine.carried(tokens, choose, probe, plan.visible)
+        return self.engine.carried(tokens, choose, probe, plan.visible, verify)
+
+    def _verify(self, groups: Groups) -> Tensor | None:
+        decoder = self.options.decoder
+        views = [part.view(part.decoder_memory, self.shift) for part in map(self.state.take, groups.places)]
+        return groups.merge_optional(
+            [verified_positions(decoder, view) for view in views], [v.is_masked for v in views], missing=False
+        )
 
     def _signals(self) -> dict[str, Tensor]:
         wanted = "attention_rollout" in self.options.policy.needs

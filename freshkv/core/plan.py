@@ -32,12 +32,15 @@ def first_of(mask: Tensor) -> Tensor:
     return mask & (mask.long().cumsum(dim=SEQ) == 1)
 
 
-def plan_step(policy: CachePolicy, view: StepView, shift: int) -> StepPlan:
-    """Ask the policy and make a plan that keeps what the core guarantees. Raises PolicyError."""
+def plan_step(policy: CachePolicy, view: StepView, shift: int, *, predict_all: bool = False) -> StepPlan:
+    """Ask the policy and make a plan that keeps what the core guarantees. Raises PolicyError.
+
+    ``predict_all`` asks for logits of every masked position whose row goes through, not of the active block only.
+    """
     where = f"{type(policy).__name__}.select"
     with guarded(where, view, PolicyError):
         selection = check_selection(policy.select(view), view.shape, where)
-    candidates = view.is_masked if "confidence" in policy.needs else (view.is_open & view.in_block)
+    candidates = view.is_masked if predict_all or "confidence" in policy.needs else (view.is_open & view.in_block)
     if isinstance(policy, LayerwisePolicy):
         return StepPlan(
             rows=view.everything,

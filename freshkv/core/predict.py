@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from attrs import frozen
@@ -10,11 +11,16 @@ from torch import Tensor
 
 from freshkv.core.decoder import Decoder, Prediction
 from freshkv.core.distribution import Distribution
+from freshkv.core.divergence import DivergenceMemory
 from freshkv.core.engine import ForwardResult
 from freshkv.core.network import Network
 from freshkv.core.sampling import Sampling
 
+if TYPE_CHECKING:
+    from freshkv.core.state import RunState
+
 NEVER = float("-inf")
+NOT_VERIFIED = float("nan")
 
 
 @frozen(eq=False)
@@ -38,17 +44,20 @@ class Predictor:
         self._sampling = sampling
         self._gen_length = gen_length
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._divergence = DivergenceMemory() if "divergence" in decoder.needs else None
 
-    def predict(self, tokens: Tensor, result: ForwardResult, positions: Tensor, in_block: Tensor) -> Predicted:
-        """Predict ``positions``, bool [batch, seq]; the decoder gets those in ``in_block``."""
-        inside = (positions & in_block).flatten().nonzero()[:, 0]
-        outside = (positions & ~in_block).flatten().nonzero()[:, 0]
-        draws = self._draw(tokens) if self._sampling.temperature > 0.0 else torch.zeros(tokens.shape)
-        noise = self._draw(tokens) if "noise" in self._decoder.needs else torch.zeros(tokens.shape)
-        draws, noise = draws.to(tokens.device), noise.to(tokens.device)
+    def predict(self, state: RunState, result: ForwardResult, positions: Tensor) -> Predicted:
+        """Predict ``positions``, bool [batch, seq]; the decoder gets the open ones of the active block."""
+        tokens = state.tokens
+        mine = positions & state.is_open & state.in_block
+        inside = mine.flatten().nonzero()[:, 0]
+        outside = (positions & ~mine).flatten().nonzero()[:, 0]
+        draws = self._draw(tokens) if self._sampling.temperature > 0.0 else torch.zeros_like(state.confidence)
+        noise = self._draw(tokens) if "noise" in self._decoder.needs else torch.zeros_like(state.confidence)
+        # one product with the head for both; the decoder's rows come first, so that they are a view
         logits = self._logits(result, torch.cat((inside, outside)))
-        confidence = torch.full((tokens.numel(),), NEVER, device=tokens.device)
-        proposed = torch.full((tokens.numel(),), self._spec.mask_token_id, device=tokens.device)
+        confidence = torch.full_like(state.confidence, NEVER).flatten()
+        proposed = torch.full_like(tokens, self._spec.mask_token_id).flatten()
         distributions = []
         for places, part in ((inside, logits[: inside.numel()]), (outside, logits[inside.numel() :])):
             distribution = self._sampling.distribution(part, self._spec.mask_token_id)
@@ -56,19 +65,17 @@ class Predictor:
             proposed[places] = best
             confidence[places] = self._decoder.score_tokens(distribution, best, noise.flatten()[places])
             distributions.append(distribution)
-        mine = positions & in_block
         confidence = confidence.view(tokens.shape)
-        return Predicted(
-            in_block=Prediction(
-                positions=mine,
-                tokens=torch.where(mine, proposed.view(tokens.shape), self._spec.mask_token_id),
-                confidence=confidence.masked_fill(~mine, NEVER),
-                distribution=distributions[0],
-                noise=noise,
-            ),
-            confidence=confidence,
-            everywhere=positions,
+        prediction = Prediction(
+            positions=mine,
+            tokens=proposed.view(tokens.shape).masked_fill(~mine, self._spec.mask_token_id),
+            confidence=confidence.masked_fill(~mine, NEVER),
+            distribution=distributions[0],
+            verified=self._verified(tokens, result),
+            divergence=self._diverged(state, (inside, outside), distributions),
+            noise=noise,
         )
+        return Predicted(in_block=prediction, confidence=confidence, everywhere=positions)
 
     def keep(self, places: list[int]) -> None:
         """Forget the generators of all sequences but these."""
@@ -80,15 +87,33 @@ class Predictor:
     def _logits(self, result: ForwardResult, places: Tensor) -> Tensor:
         """float32 [n, vocabulary] for positions ``places``, long [n] into batch * seq."""
         wanted = places - self._spec.logits_shift
-        hidden = result.hidden if result.rows.full else None
-        if hidden is None:
+        if not result.rows.full:
             packed = torch.zeros(result.rows.mask.numel(), dtype=torch.long, device=places.device)
             packed[result.rows.flat] = torch.arange(result.rows.count, device=places.device)
-            wanted, hidden = packed[wanted], result.hidden
-        return self._network.logits(hidden.index_select(0, wanted)).float()
+            wanted = packed[wanted]
+        return self._network.logits(result.hidden.index_select(0, wanted)).float()
+
+    def _verified(self, tokens: Tensor, result: ForwardResult) -> Tensor:
+        verified = torch.full(tokens.shape, NOT_VERIFIED, device=tokens.device)
+        shadow = result.shadow
+        if shadow is not None:
+            logits = self._network.logits(shadow.hidden).float()
+            distribution = self._sampling.distribution(logits, self._spec.mask_token_id)
+            shadow.rows.put(verified.view(-1), distribution.probability_of(shadow.rows.take(tokens.flatten())))
+        return verified.masked_fill(tokens == self._spec.mask_token_id, NOT_VERIFIED)
+
+    def _diverged(self, state: RunState, places: Sequence[Tensor], distributions: Sequence[Distribution]) -> Tensor:
+        divergence = torch.full_like(state.confidence, torch.inf)
+        if self._divergence is not None:
+            seq = divergence.shape[1]
+            flat = torch.cat(list(places))
+            lasting = state.sequence[flat // seq] * seq + flat % seq  # the same number while the batch shrinks
+            probabilities = torch.cat([distribution.probabilities for distribution in distributions])
+            divergence.view(-1)[flat] = self._divergence.update(lasting, probabilities)
+        return divergence
 
     def _draw(self, tokens: Tensor) -> Tensor:
-        """Uniform numbers, float32 [batch, seq] on the CPU: one for each response position, whoever is predicted.
+        """Uniform numbers, float32 [batch, seq]: one for each response position, whoever is predicted.
 
         Drawn for the whole response in every step, so that a sequence's numbers depend on its seed and its step alone.
         """
@@ -96,4 +121,4 @@ class Predictor:
         drawn = torch.zeros(batch, seq)
         for place, generator in enumerate(self._generators):
             drawn[place, seq - self._gen_length :] = torch.rand(self._gen_length, generator=generator)
-        return drawn
+        return drawn.to(tokens.device)

@@ -43,6 +43,7 @@ class Recorder:
         self._confidence = spread(after.confidence, self._confidence)
         layers = [rows.mask for rows in result.refreshed]
         uniform = all(mask is layers[0] for mask in layers)
+        shadow = 0 if result.shadow is None else result.shadow.rows.count
         remask = torch.zeros_like(commit.positions) if commit.remask is None else commit.remask
         self._records.append(
             StepRecord(
@@ -53,7 +54,7 @@ class Recorder:
                 added=spread(plan.added, nothing),
                 confidence=self._confidence,
                 active=torch.zeros_like(nothing[:, 0]).index_fill(0, who, True),
-                rows_by_layer=tuple(rows.count for rows in result.refreshed),
+                rows_by_layer=tuple(rows.count + shadow for rows in result.refreshed),
                 refreshed_by_layer=None if uniform else torch.stack([spread(mask, nothing) for mask in layers]),
             )
         )

@@ -32,7 +32,7 @@ class StepRecord:
     added: Tensor  #: bool; rows that the core added so that the sequence could go on
     confidence: Tensor  #: float32; last known confidence of each position, -inf if never predicted
     active: Tensor  #: bool [batch]; the sequence took part in this pass
-    rows_by_layer: tuple[int, ...]  #: rows that went through each layer, all sequences together
+    rows_by_layer: tuple[int, ...]  #: rows that went through each layer, all sequences together, shadow rows too
     refreshed_by_layer: Tensor | None = field(
         default=None
     )  #: bool [layers, batch, seq]; None: all layers as ``refreshed``

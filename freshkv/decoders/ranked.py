@@ -5,14 +5,16 @@ from __future__ import annotations
 from abc import abstractmethod
 
 from attrs import field, frozen
-from attrs.validators import and_, ge, in_, instance_of
+from attrs.validators import and_, ge, in_, instance_of, optional
 from torch import Tensor
 
+from freshkv.core.axes import SEQ
 from freshkv.core.decoder import Commit, Decoder, Prediction
 from freshkv.core.density import certainty_density
 from freshkv.core.distribution import Distribution
 from freshkv.core.ranking import best
 from freshkv.core.view import StepView
+from freshkv.decoders.schedule import tokens_of_step
 from freshkv.decoders.scoring import SCORES, ScoreName
 
 
@@ -27,6 +29,8 @@ class RankedDecoder(Decoder):
     needs = frozenset({"noise"})
 
     tokens_per_step: int = field(default=1, validator=and_(instance_of(int), ge(1)), kw_only=True)  #: at least so many
+    #: forward passes in all, spread evenly over blocks and steps as LLaDA does; instead of ``tokens_per_step``
+    steps: int | None = field(default=None, validator=optional(and_(instance_of(int), ge(1))), kw_only=True)
     score: ScoreName = field(default="confidence", validator=in_(tuple(SCORES)), kw_only=True)
     #: positions; width of the certainty prior, 0: off
     prior_sigma: float = field(default=0.0, converter=float, validator=ge(0.0), kw_only=True)
@@ -36,10 +40,12 @@ class RankedDecoder(Decoder):
         return SCORES[self.score](distribution, tokens, noise)
 
     def decode(self, view: StepView, prediction: Prediction) -> Commit:
-        """The best of the ranking, and all that ``accept`` allows."""
+        """All that ``accept`` allows; if that is too little, the best of the ranking besides."""
         ranking = self.rank(view, prediction)
-        positions = best(ranking, prediction.positions, self.tokens_per_step)
-        return Commit(positions | (self.accept(view, prediction, ranking) & prediction.positions), prediction.tokens)
+        accepted = self.accept(view, prediction, ranking) & prediction.positions
+        least = self.tokens_per_step if self.steps is None else tokens_of_step(view, self.steps)
+        missing = (least - accepted.sum(dim=SEQ, keepdim=True)).clamp(min=0)
+        return Commit(accepted | best(ranking, prediction.positions & ~accepted, missing), prediction.tokens)
 
     def rank(self, view: StepView, prediction: Prediction) -> Tensor:
         """What positions are ordered by, float32 [batch, seq], finite where predicted."""

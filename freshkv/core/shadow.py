@@ -1,0 +1,59 @@
+"""Shadow rows: positions predicted once more as if they were masked, to verify what was decided (revocable decoding).
+
+The shadow row of position i is a mask token where i is predicted from, and does not see the canvas's key of i. Shadow
+rows see the canvas and each other; nothing sees them, and they leave nothing in the store (WINO, arXiv:2507.18578,
+figure 2).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from freshkv.core.attention import fold_heads, unfold_heads
+from freshkv.core.axes import SEQ
+from freshkv.core.network import Network
+from freshkv.core.rows import RowSet
+from freshkv.core.store import RowStore
+
+
+class ShadowRows:
+    """The shadow of ``positions``, bool [batch, seq], while it goes through the layers."""
+
+    def __init__(self, network: Network, positions: Tensor, rotary: tuple[Tensor, Tensor], seen: Tensor) -> None:
+        spec = network.network_spec
+        self.positions = positions
+        self.rows = RowSet.of(positions)
+        self._network = network
+        # read one row before the position where the logits are shifted
+        read_at = self.rows.flat - spec.logits_shift
+        self._rotary = (rotary[0].index_select(0, read_at), rotary[1].index_select(0, read_at))
+        masks = torch.full((self.rows.count,), spec.mask_token_id, device=positions.device)
+        self.hidden = network.embed_rows(masks)
+        self._mask = self._visibility(seen)
+
+    def advance(self, layer: int, store: RowStore) -> None:
+        """Through one layer, whose rows of the canvas have been written to ``store`` already."""
+        network, rows = self._network, self.rows
+        queries, keys, values = network.project(layer, self.hidden, self._rotary)
+        all_keys = torch.cat((store.keys(layer), rows.rectangular(keys)), dim=SEQ)
+        all_values = torch.cat((store.values(layer), rows.rectangular(values)), dim=SEQ)
+        heads, kv_heads = queries.shape[1], keys.shape[1]
+        folded = fold_heads(rows.rectangular(queries), kv_heads)
+        mask = self._mask.repeat(1, heads // kv_heads, 1)[:, None]
+        attended = functional.scaled_dot_product_attention(
+            folded, all_keys.transpose(1, 2), all_values.transpose(1, 2), attn_mask=mask
+        )
+        self.hidden = self.hidden + network.attention_output(layer, rows.packed(unfold_heads(attended, heads)))
+        self.hidden = self.hidden + network.feed_forward(layer, self.hidden)
+
+    def _visibility(self, seen: Tensor) -> Tensor:
+        """bool [batch, widest, seq + widest]: what each shadow row may attend to."""
+        rows, (batch, seq) = self.rows, seen.shape
+        position = rows.rectangular(rows.flat % seq)  # long [batch, widest]
+        column = torch.arange(seq, device=seen.device)
+        canvas = seen[:, None, :] & (column != position[:, :, None])
+        counts = torch.tensor(rows.counts, device=seen.device)[:, None]
+        real = torch.arange(rows.widest, device=seen.device) < counts  # the rest repeats a row
+        return torch.cat((canvas, real[:, None, :].expand(batch, rows.widest, rows.widest)), dim=2)
