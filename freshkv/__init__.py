@@ -1,5 +1,8 @@
 """Write, check and compare cache policies for diffusion language models."""
 
+# The folders first: as attributes of the package, the functions of the same names take their place.
+import freshkv.decoders
+import freshkv.policies  # noqa: F401
 from freshkv.core.decoder import Commit, Decoder, Prediction
 from freshkv.core.errors import FreshkvError
 from freshkv.core.generate import generate

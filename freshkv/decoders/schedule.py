@@ -6,7 +6,7 @@ from freshkv.core.view import StepView
 
 
 def tokens_of_step(view: StepView, steps: int) -> int:
-    """Tokens to commit in this step so that ``steps`` passes decode the response (LLaDA, arXiv:2502.09992, algorithm 4).
+    """Tokens to commit in this step so that ``steps`` passes decode the response (LLaDA, arXiv:2502.09992).
 
     Every block gets the same number of passes, at least one and at most one a position; within a block the first
     passes take the remainder.
