@@ -1,0 +1,18 @@
+"""The package's public names."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import freshkv
+
+
+def test_functions_keep_their_names_when_the_folders_are_imported() -> None:
+    code = "import freshkv, freshkv.policies, freshkv.decoders.wino; print(*freshkv.policies(), *freshkv.decoders())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"none", "prefix", "dual", "dllm", "d2cache", "confidence", "wino"} <= set(done.stdout.split())
+
+
+def test_all_public_names_exist() -> None:
+    assert all(hasattr(freshkv, name) for name in freshkv.__all__)
