@@ -58,7 +58,6 @@ class Commit:
     remember: Mapping[str, Tensor] = field(factory=dict, kw_only=True)
 
 
-@frozen
 class Decoder(Configurable, ABC):
     """Decides which predicted tokens are committed. Subclass with ``attrs.frozen`` and give it a ``name``.
 

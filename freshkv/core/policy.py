@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import ClassVar
 
 from attrs import frozen
@@ -17,7 +16,6 @@ from freshkv.core.view import StepView
 SIGNALS = frozenset({"confidence", "attention_rollout"})
 
 
-@frozen
 class CachePolicy(Configurable, ABC):
     """Decides at every step which rows are recomputed. Subclass with ``attrs.frozen`` and give it a ``name``.
 
@@ -49,7 +47,6 @@ class LayerView:
     movement: Tensor
 
 
-@frozen
 class LayerwisePolicy(CachePolicy):
     """A policy whose rows differ by layer: all rows are carried, unrefreshed ones add their cached outputs.
 
@@ -67,6 +64,3 @@ class LayerwisePolicy(CachePolicy):
     @abstractmethod
     def select_layer(self, view: StepView, layer: LayerView) -> Tensor:
         """Rows, bool [batch, seq], that are refreshed in this layer."""
-
-
-Memory = Mapping[str, Tensor]

@@ -72,7 +72,7 @@ def parse_spec(text: str, kind: str, known: Mapping[str, type[T]]) -> T:
 
 def build(cls: type[T], values: Mapping[str, str], text: str) -> T:
     """An object of ``cls`` whose fields are read from text."""
-    fields = {field.name: field for field in attrs.fields(attrs.resolve_types(cast("Any", cls))) if field.init}
+    fields = {field.name: field for field in fields_of(cls) if field.init}
     arguments: dict[str, Any] = {}
     for key, value in values.items():
         if key not in fields:
@@ -95,11 +95,18 @@ def _first_argument(error: Exception) -> str:
 def format_spec(value: Configurable) -> str:
     """The normal form: the name and the fields that differ from their defaults."""
     parts = []
-    for field in attrs.fields(type(value)):  # type: ignore[arg-type]
+    for field in fields_of(type(value)):
         current = getattr(value, field.name)
         if field.init and (field.default is attrs.NOTHING or current != _default_of(field)):
             parts.append(f"{field.name}={_write(current)}")
-    return value.name if not parts else f"{value.name}:{','.join(parts)}"
+    # a policy that somebody tries out in a script may have no name yet
+    name = getattr(value, "name", type(value).__name__)
+    return name if not parts else f"{name}:{','.join(parts)}"
+
+
+def fields_of(cls: type) -> tuple[Any, ...]:
+    """The attrs fields of a policy or decoder; none if it is a plain class."""
+    return tuple(attrs.fields(attrs.resolve_types(cast("Any", cls)))) if attrs.has(cls) else ()
 
 
 def _default_of(field: Any) -> Any:
@@ -108,7 +115,7 @@ def _default_of(field: Any) -> Any:
 
 def describe_fields(cls: type) -> dict[str, str]:
     """Field names of a policy or decoder and their defaults as text, in order."""
-    return {f.name: _write(_default_of(f)) for f in attrs.fields(cls) if f.init and f.default is not attrs.NOTHING}
+    return {f.name: _write(_default_of(f)) for f in fields_of(cls) if f.init and f.default is not attrs.NOTHING}
 
 
 def _unknown_field(cls: type[Configurable], key: str, fields: list[str], text: str) -> str:
