@@ -9,8 +9,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from freshkv.core.decoder import Commit, Decoder
-from freshkv.core.errors import DecoderError, FreshkvError, PolicyError
+from freshkv.core.decoder import DECODER_NEEDS, Commit, Decoder
+from freshkv.core.errors import DecoderError, FreshkvError, PolicyError, did_you_mean
+from freshkv.core.policy import SIGNALS, CachePolicy
 from freshkv.core.selection import Selection
 from freshkv.core.view import StepView
 
@@ -31,19 +32,38 @@ def check_tensor(
         raise error(f"{where} returned {describe(value)}; expected {expected}.")
 
 
-def check_selection(selection: object, shape: tuple[int, int], where: str) -> Selection:
+def check_selection(selection: object, shape: tuple[int, int], layers: int, where: str) -> Selection:
     """The selection itself, if its fields have the right dtypes and shapes. Raises PolicyError."""
     if not isinstance(selection, Selection):
         raise PolicyError(f"{where} returned {describe(selection)}; expected a Selection.")
     check_tensor(selection.predict, torch.bool, shape, where, PolicyError)
-    for name in ("refresh", "visible"):
-        value = getattr(selection, name)
-        if value is not None:
-            check_tensor(value, torch.bool, shape, f"{where} ({name})", PolicyError)
+    if selection.refresh is not None:
+        check_tensor(selection.refresh, torch.bool, shape, f"{where} (refresh)", PolicyError)
+    if selection.visible is not None:
+        layered = isinstance(selection.visible, Tensor) and selection.visible.shape == (shape[0], layers, shape[1])
+        check_tensor(
+            selection.visible,
+            torch.bool,
+            (shape[0], layers, shape[1]) if layered else shape,
+            f"{where} (visible)",
+            PolicyError,
+        )
     if selection.priority is not None:
         check_tensor(selection.priority, torch.float32, shape, f"{where} (priority)", PolicyError)
     _check_memory(selection.remember, shape, where, PolicyError)
     return selection
+
+
+def check_needs(policy: CachePolicy, decoder: Decoder) -> None:
+    """Raise PolicyError or DecoderError if one of them declares a need that the core does not know."""
+    checks: tuple[tuple[CachePolicy | Decoder, frozenset[str], type[FreshkvError]], ...] = (
+        (policy, SIGNALS, PolicyError),
+        (decoder, DECODER_NEEDS, DecoderError),
+    )
+    for plugin, known, error in checks:
+        for need in sorted(plugin.needs - known):
+            hint = did_you_mean(need, known)
+            raise error(f"{type(plugin).__name__}.needs names '{need}'.{hint} Known: {', '.join(sorted(known))}.")
 
 
 def check_commit(commit: object, shape: tuple[int, int], where: str, *, revocable: bool) -> Commit:

@@ -13,6 +13,11 @@ from freshkv.core.distribution import Distribution
 from freshkv.core.spec import Configurable
 from freshkv.core.view import StepView
 
+#: What a decoder may ask for in ``needs``:
+#: ``noise``        a uniform number per position, from the generator of its sequence
+#: ``divergence``   fills ``Prediction.divergence``
+DECODER_NEEDS = frozenset({"noise", "divergence"})
+
 
 @frozen(kw_only=True, eq=False)
 class Prediction:
@@ -66,8 +71,7 @@ class Decoder(Configurable, ABC):
 
     name: ClassVar[str]
     paper: ClassVar[str] = ""
-    #: "noise": a uniform number per position, from the sequence's seed; "divergence": see Prediction
-    needs: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[frozenset[str]] = frozenset()  #: see DECODER_NEEDS
     revocable: ClassVar[bool] = False  #: whether it may remask
 
     def score_tokens(self, distribution: Distribution, tokens: Tensor, noise: Tensor) -> Tensor:
@@ -77,7 +81,8 @@ class Decoder(Configurable, ABC):
     def verify(self, view: StepView) -> Tensor | None:
         """Positions of the active block, bool [batch, seq], that are predicted once more without seeing themselves.
 
-        Each gets a shadow row; ``Prediction.verified`` tells the result at those that are decided.
+        Asked of revocable decoders only. Each position gets a shadow row; ``Prediction.verified`` tells the result at
+        those that are decided.
         """
         return None
 

@@ -56,6 +56,13 @@ class ResultsError(FreshkvError, RuntimeError):
     """A results file cannot be read, written, or belongs to another experiment."""
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`` Did you mean 'prefix'?``, or nothing if no name is near."""
+    near = get_close_matches(name, sorted(known), n=3, cutoff=0.5)
+    hint = " or ".join(f"'{candidate}'" for candidate in near)
+    return f" Did you mean {hint}?" if near else ""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """The error for a name that is not registered, with the nearest known names.
 
@@ -63,7 +70,4 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
     "Unknown policy 'prefx'. Did you mean 'prefix'? Known: none, prefix."
     """
     names = sorted(known)
-    near = get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = " or ".join(f"'{candidate}'" for candidate in near)
-    question = f" Did you mean {hint}?" if near else ""
-    return UnknownNameError(f"Unknown {kind} '{name}'.{question} Known: {', '.join(names)}.")
+    return UnknownNameError(f"Unknown {kind} '{name}'.{did_you_mean(name, names)} Known: {', '.join(names)}.")

@@ -65,8 +65,13 @@ class Groups:
         """``merge`` for masks that some groups left out: those are all ``missing``. None where all did."""
         if all(part is None for part in parts):
             return None
-        pairs = zip(parts, like, strict=True)
-        return self.merge([torch.full_like(mask, missing) if part is None else part for part, mask in pairs])
+        masks = [
+            torch.full_like(mask, missing) if part is None else part for part, mask in zip(parts, like, strict=True)
+        ]
+        layers = max((mask.shape[1] for mask in masks if mask.ndim == 3), default=None)
+        if layers is not None:  # what holds for all layers holds for each
+            masks = [mask if mask.ndim == 3 else mask[:, None].expand(-1, layers, -1) for mask in masks]
+        return self.merge(masks)
 
     def merge_plans(self, plans: Sequence[StepPlan]) -> StepPlan:
         """One plan for the whole batch; a mask that a group left out allows everything (visible) or nothing (probe)."""

@@ -9,7 +9,7 @@ from attrs import frozen
 from torch import Tensor
 
 from freshkv.core.canvas import Canvas
-from freshkv.core.check import check_commit, check_tensor, guarded, verified_positions
+from freshkv.core.check import check_commit, check_needs, check_tensor, guarded, verified_positions
 from freshkv.core.decoder import Commit, Decoder
 from freshkv.core.engine import Engine, ForwardResult
 from freshkv.core.errors import DecoderError, PolicyError
@@ -45,6 +45,7 @@ class DenoisingLoop:
 
     def __init__(self, network: Network, canvas: Canvas, options: RunOptions) -> None:
         self.options = options
+        check_needs(options.policy, options.decoder)
         # a distribution's history begins before its block opens
         self.predict_all = "divergence" in options.decoder.needs
         self.shift = network.network_spec.logits_shift
@@ -53,7 +54,8 @@ class DenoisingLoop:
             network,
             canvas.is_valid,
             carried=isinstance(options.policy, LayerwisePolicy),
-            keep_queries="attention_rollout" in options.policy.needs,
+            keep_queries=bool(options.policy.needs & {"attention_rollout", "attention_received"}),
+            watch_attention="attention_drift" in options.policy.needs,
             poison=options.poison,
         )
         self.predictor = Predictor(network, options.decoder, options.sampling, options.seeds, canvas.gen_length)
@@ -71,11 +73,11 @@ class DenoisingLoop:
 
     def step(self) -> None:
         """One pass over all unfinished sequences, and their commits."""
-        before = self.state
+        before, network_spec = self.state, self.engine.spec
         groups = Groups(tuple(before.groups()))
         views = [part.view(part.policy_memory, self.shift) for part in map(before.take, groups.places)]
         plan = groups.merge_plans(
-            [plan_step(self.options.policy, view, self.shift, predict_all=self.predict_all) for view in views]
+            [plan_step(self.options.policy, view, network_spec, predict_all=self.predict_all) for view in views]
         )
         result = self._forward(plan, views, groups)
         predicted = self.predictor.predict(before, result, plan.predict)
@@ -93,23 +95,34 @@ class DenoisingLoop:
         if not isinstance(policy, LayerwisePolicy):
             return self.engine.narrow(tokens, RowSet.of(plan.rows), plan.visible, verify)
 
+        below = torch.zeros_like(plan.rows)
+
         def choose(layer: int, movement: Tensor) -> Tensor:
-            layers = [LayerView(layer, self.engine.spec.layers, part) for part in groups.split(movement)]
-            return groups.merge([_select_layer(policy, *pair) for pair in zip(views, layers, strict=True)])
+            nonlocal below
+            facts = (groups.split(fact) for fact in (movement, below, self.engine.attention_drift))
+            layers = [LayerView(layer, self.engine.spec.layers, *parts) for parts in zip(*facts, strict=True)]
+            below = groups.merge([_select_layer(policy, *pair) for pair in zip(views, layers, strict=True)])
+            return below
 
         probe = None if plan.probe is None else RowSet.of(plan.probe)
         return self.engine.carried(tokens, choose, probe, plan.visible, verify)
 
     def _verify(self, groups: Groups) -> Tensor | None:
         decoder = self.options.decoder
+        if not decoder.revocable:
+            return None
         views = [part.view(part.decoder_memory, self.shift) for part in map(self.state.take, groups.places)]
         return groups.merge_optional(
             [verified_positions(decoder, view) for view in views], [v.is_masked for v in views], missing=False
         )
 
     def _signals(self) -> dict[str, Tensor]:
-        wanted = "attention_rollout" in self.options.policy.needs
-        return {"attention_rollout": self.engine.rollout()} if wanted else {}
+        needs, signals = self.options.policy.needs, {}
+        if "attention_rollout" in needs:
+            signals["attention_rollout"] = self.engine.rollout()
+        if "attention_received" in needs:
+            signals["attention_received"] = self.engine.attention_received(self.state.in_block)
+        return signals
 
     def _decode(self, state: RunState, predicted: Predicted, groups: Groups) -> Commit:
         decoder = self.options.decoder

@@ -9,6 +9,7 @@ from torch import Tensor
 from freshkv.core.axes import SEQ
 from freshkv.core.check import check_selection, check_tensor, guarded
 from freshkv.core.errors import PolicyError
+from freshkv.core.network import NetworkSpec
 from freshkv.core.policy import CachePolicy, LayerwisePolicy
 from freshkv.core.selection import Selection
 from freshkv.core.shift import positions_read_from, rows_read_for
@@ -22,7 +23,7 @@ class StepPlan:
     rows: Tensor  #: rows that are refreshed (narrow path) or carried (all of them)
     predict: Tensor  #: masked positions whose logits are computed
     added: Tensor  #: rows that the core added
-    visible: Tensor | None  #: keys that may be attended
+    visible: Tensor | None  #: keys that may be attended; [batch, layers, seq] where they differ by layer
     probe: Tensor | None  #: layer-wise: rows whose values are recomputed first
     selection: Selection
 
@@ -32,14 +33,14 @@ def first_of(mask: Tensor) -> Tensor:
     return mask & (mask.long().cumsum(dim=SEQ) == 1)
 
 
-def plan_step(policy: CachePolicy, view: StepView, shift: int, *, predict_all: bool = False) -> StepPlan:
+def plan_step(policy: CachePolicy, view: StepView, spec: NetworkSpec, *, predict_all: bool = False) -> StepPlan:
     """Ask the policy and make a plan that keeps what the core guarantees. Raises PolicyError.
 
     ``predict_all`` asks for logits of every masked position whose row goes through, not of the active block only.
     """
     where = f"{type(policy).__name__}.select"
     with guarded(where, view, PolicyError):
-        selection = check_selection(policy.select(view), view.shape, where)
+        selection = check_selection(policy.select(view), view.shape, spec.layers, where)
     candidates = view.is_masked if predict_all or "confidence" in policy.needs else (view.is_open & view.in_block)
     if isinstance(policy, LayerwisePolicy):
         return StepPlan(
@@ -50,6 +51,7 @@ def plan_step(policy: CachePolicy, view: StepView, shift: int, *, predict_all: b
             probe=_probe(policy, view),
             selection=selection,
         )
+    shift = spec.logits_shift
     chosen = rows_read_for(selection.predict, shift)
     if selection.refresh is not None:
         chosen = chosen | selection.refresh
@@ -75,9 +77,10 @@ def plan_step(policy: CachePolicy, view: StepView, shift: int, *, predict_all: b
 def _visible(selection: Selection, view: StepView) -> Tensor | None:
     if selection.visible is None:
         return None
-    blind = ~(selection.visible & view.is_valid).any(dim=SEQ)
+    valid = view.is_valid if selection.visible.ndim == 2 else view.is_valid[:, None]
+    blind = ~(selection.visible & valid).any(dim=-1)
     if bool(blind.any()):
-        places = blind.nonzero()[:, 0].tolist()
+        places = sorted(set(blind.nonzero()[:, 0].tolist()))
         raise PolicyError(f"The selection leaves no visible key at all in sequences {places} at step {view.step}.")
     return selection.visible
 

@@ -12,8 +12,12 @@ from freshkv.core.selection import Selection
 from freshkv.core.spec import Configurable
 from freshkv.core.view import StepView
 
-#: signals that a policy may ask for in ``needs``
-SIGNALS = frozenset({"confidence", "attention_rollout"})
+#: What a policy may ask for in ``needs``:
+#: ``confidence``          keep ``view.confidence`` of all masked positions up to date, not of the active block's only
+#: ``attention_rollout``   ``view.signals``: float32 [batch, seq], how much of each row flows into the final states
+#: ``attention_received``  ``view.signals``: float32 [batch, layers, seq], mean attention of the active block's rows
+#: ``attention_drift``     fills ``LayerView.attention_drift``
+SIGNALS = frozenset({"confidence", "attention_rollout", "attention_received", "attention_drift"})
 
 
 class CachePolicy(Configurable, ABC):
@@ -45,6 +49,10 @@ class LayerView:
     layers: int  #: how many there are
     #: float32 [batch, seq]; 1 - cosine of the fresh to the cached values (all heads) of probed rows, NaN elsewhere
     movement: Tensor
+    below: Tensor  #: bool [batch, seq]; rows refreshed in the layer below in this pass, nothing before the first
+    #: float32 [batch]; 1 - cosine of what the rows of the layer below pay to its most-attended key, now and in the pass
+    #: before, NaN where unknown
+    attention_drift: Tensor
 
 
 class LayerwisePolicy(CachePolicy):

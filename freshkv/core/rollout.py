@@ -12,13 +12,14 @@ from freshkv.core.store import RowStore
 
 
 def attention_rollout(
-    store: RowStore, queries: Sequence[tuple[RowSet, Tensor]], is_valid: Tensor, visible: Tensor | None
+    store: RowStore, queries: Sequence[tuple[RowSet, Tensor]], is_valid: Tensor, visible: Sequence[Tensor | None]
 ) -> Tensor:
     """Column sums of the product of rownorm(A + I) over layers, last first: float32 [batch, seq].
 
     ``queries`` holds, for each layer, the refreshed rows and their queries [rows, heads, head_width]. A is the
     head-mean attention of those rows and the identity elsewhere; a row of it sums to one, so that normalising halves
-    it. Computed as a row vector times matrices, from the last layer down. Padding carries nothing.
+    it. Computed as a row vector times matrices, from the last layer down. Padding carries nothing. ``visible`` holds,
+    for each layer, the keys that may be attended, bool [batch, seq], or None.
     """
     importance = is_valid.float()
     for layer in reversed(range(len(queries))):
@@ -27,7 +28,7 @@ def attention_rollout(
             continue
         flat = importance.flatten()
         weights = rows.take(flat).clone()
-        spread = weighted_attention(query, store.keys(layer), weights, rows, visible)
+        spread = weighted_attention(query, store.keys(layer), weights, rows, visible[layer])
         kept = flat.clone()
         rows.put(kept, weights / 2)
         importance = kept.view_as(importance) + spread / 2

@@ -18,7 +18,8 @@ class Selection:
 
     predict: Tensor  #: bool; positions whose logits are wanted
     refresh: Tensor | None = None  #: bool; rows to recompute besides
-    #: bool; keys that may be attended. None: all. Padding is never attended
+    #: bool [batch, seq], or [batch, layers, seq] to differ by layer; keys that may be attended. None: all. Padding is
+    #: never attended
     visible: Tensor | None = field(default=None, kw_only=True)
     #: float; where given, sequences with fewer rows than the widest of the view refresh their best others, too
     priority: Tensor | None = field(default=None, kw_only=True)

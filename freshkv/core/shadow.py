@@ -21,7 +21,7 @@ from freshkv.core.store import RowStore
 class ShadowRows:
     """The shadow of ``positions``, bool [batch, seq], while it goes through the layers."""
 
-    def __init__(self, network: Network, positions: Tensor, rotary: tuple[Tensor, Tensor], seen: Tensor) -> None:
+    def __init__(self, network: Network, positions: Tensor, rotary: tuple[Tensor, Tensor]) -> None:
         spec = network.network_spec
         self.positions = positions
         self.rows = RowSet.of(positions)
@@ -31,17 +31,19 @@ class ShadowRows:
         self._rotary = (rotary[0].index_select(0, read_at), rotary[1].index_select(0, read_at))
         masks = torch.full((self.rows.count,), spec.mask_token_id, device=positions.device)
         self.hidden = network.embed_rows(masks)
-        self._mask = self._visibility(seen)
 
-    def advance(self, layer: int, store: RowStore) -> None:
-        """Through one layer, whose rows of the canvas have been written to ``store`` already."""
+    def advance(self, layer: int, store: RowStore, seen: Tensor) -> None:
+        """Through one layer, whose rows of the canvas have been written to ``store`` already.
+
+        ``seen``, bool [batch, seq], says which keys of the canvas may be attended.
+        """
         network, rows = self._network, self.rows
         queries, keys, values = network.project(layer, self.hidden, self._rotary)
         all_keys = torch.cat((store.keys(layer), rows.rectangular(keys)), dim=SEQ)
         all_values = torch.cat((store.values(layer), rows.rectangular(values)), dim=SEQ)
         heads, kv_heads = queries.shape[1], keys.shape[1]
         folded = fold_heads(rows.rectangular(queries), kv_heads)
-        mask = self._mask.repeat(1, heads // kv_heads, 1)[:, None]
+        mask = self._visibility(seen).repeat(1, heads // kv_heads, 1)[:, None]
         attended = functional.scaled_dot_product_attention(
             folded, all_keys.transpose(1, 2), all_values.transpose(1, 2), attn_mask=mask
         )

@@ -10,12 +10,11 @@ import json
 import re
 import types
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any, ClassVar, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import attrs
 
-from freshkv.core.errors import SpecError, unknown_name
+from freshkv.core.errors import SpecError, did_you_mean, unknown_name
 
 T = TypeVar("T", bound="Configurable")
 
@@ -119,10 +118,8 @@ def describe_fields(cls: type) -> dict[str, str]:
 
 
 def _unknown_field(cls: type[Configurable], key: str, fields: list[str], text: str) -> str:
-    near = get_close_matches(key, fields, n=1, cutoff=0.5)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
     known = ", ".join(fields) if fields else "none"
-    return f"'{cls.name}' has no field '{key}' (in {text!r}).{hint} Its fields: {known}."
+    return f"'{cls.name}' has no field '{key}' (in {text!r}).{did_you_mean(key, fields)} Its fields: {known}."
 
 
 def _read(text: str, kind: Any) -> Any:
@@ -133,9 +130,7 @@ def _read(text: str, kind: Any) -> Any:
         choices = get_args(kind)
         value = _unquote(text)
         if value not in choices:
-            near = get_close_matches(value, choices, n=1, cutoff=0.5)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
-            raise ValueError(f"expected one of {', '.join(choices)}.{hint}")
+            raise ValueError(f"expected one of {', '.join(choices)}.{did_you_mean(value, choices)}")
         return value
     readers = {int: _read_int, float: _read_float, bool: _read_bool, str: _unquote}
     if kind not in readers:
