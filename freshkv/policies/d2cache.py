@@ -57,7 +57,8 @@ class D2Cache(CachePolicy):
         """The most attended rows of ``others`` while their share of the importance stays within ``rollout_p``."""
         mine = importance.masked_fill(~others, 0.0)
         order = mine.argsort(dim=SEQ, descending=True, stable=True)
-        share = mine.gather(SEQ, order).cumsum(dim=SEQ) / mine.sum(dim=SEQ, keepdim=True)
+        cumulative = mine.gather(SEQ, order).cumsum(dim=SEQ)
+        share = cumulative / cumulative[:, -1:]  # its own last entry: a share of 1 is then reached exactly
         within = torch.zeros_like(others).scatter(SEQ, order, share <= self.rollout_p)
         return others & (within | (descending_rank(mine) == 0))
 
