@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import freshkv
-from freshkv.compare.prompts import load_tokenizer
 from freshkv.core.registry import builtin_classes, resolve_decoder, resolve_policy
 from freshkv.core.spec import describe_fields
+from freshkv.models.tokenizer import load_tokenizer
 from tests.docs.pages import PAGES, ROOT, Page
 from tests.golden_cases import cases
 

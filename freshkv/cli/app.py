@@ -1,0 +1,46 @@
+"""``freshkv``: one file for each command."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from freshkv.cli import compare, doctor, generate, listing
+from freshkv.core.version import VERSION
+
+app = typer.Typer(
+    name="freshkv",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("compare", help=compare.HELP)(compare.compare)
+app.command("generate", help=generate.HELP)(generate.generate)
+app.command("list", help=listing.HELP)(listing.list_known)
+app.command("doctor", help=doctor.HELP)(doctor.doctor)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"freshkv {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Write, check and compare cache policies for diffusion language models.
+
+    Start with: freshkv compare
+    """
+
+
+def main() -> None:
+    """The entry point of the installed command."""
+    app()

@@ -1,0 +1,52 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+RUN = "How tokens are decoded"
+MACHINE = "Where it runs"
+
+Model = Annotated[
+    str, typer.Option("--model", help="A bundled model, a folder, or a hub id of a LLaDA or Dream checkpoint.")
+]
+GenLength = Annotated[
+    int | None,
+    typer.Option("--gen-length", help="Tokens of a response; a task has its own number.", rich_help_panel=RUN),
+]
+BlockLength = Annotated[
+    int,
+    typer.Option(
+        "--block-length",
+        help="Tokens decoded before the next block opens; divides the length (equal to it: one block).",
+        rich_help_panel=RUN,
+    ),
+]
+Temperature = Annotated[
+    float, typer.Option("--temperature", help="0 takes the most probable token.", rich_help_panel=RUN)
+]
+TopK = Annotated[int | None, typer.Option("--top-k", help="Sample among so many tokens only.", rich_help_panel=RUN)]
+TopP = Annotated[
+    float | None, typer.Option("--top-p", help="Sample among tokens of this probability only.", rich_help_panel=RUN)
+]
+StopAtEos = Annotated[
+    bool, typer.Option("--stop-at-eos", help="End a response at its first end token.", rich_help_panel=RUN)
+]
+Raw = Annotated[bool, typer.Option("--raw", help="Leave out the tokenizer's chat template.", rich_help_panel=RUN)]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        "--dtype", help="float32, bfloat16, float16, or auto: as the checkpoint is stored.", rich_help_panel=MACHINE
+    ),
+]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...", rich_help_panel=MACHINE)]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        help="CPU threads. Left out: one for the bundled models, which gain nothing from more, else torch's choice.",
+        rich_help_panel=MACHINE,
+    ),
+]

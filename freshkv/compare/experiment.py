@@ -1,0 +1,156 @@
+"""What is compared: policies x decoders on tasks. Checked when it is made, before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from attrs import field, frozen
+
+from freshkv.core.decoder import Decoder
+from freshkv.core.errors import InputError, unknown_name
+from freshkv.core.policy import CachePolicy
+from freshkv.core.registry import resolve_decoder, resolve_policy
+from freshkv.core.sampling import Sampling
+from freshkv.models.loading import DTYPES
+from freshkv.models.tasks import Task, tasks
+
+BASELINE = "none"
+DEFAULT_POLICIES = ("none", "prefix", "dual", "dllm", "d2cache")
+
+
+@frozen
+class Entry:
+    """One line of a comparison: a policy with a decoder."""
+
+    policy: CachePolicy
+    decoder: Decoder
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The two spec strings in normal form."""
+        return self.policy.spec, self.decoder.spec
+
+    def __str__(self) -> str:
+        return f"{self.policy.spec} with {self.decoder.spec}"
+
+
+def _listed(values: Any) -> tuple[Any, ...]:
+    """A tuple; a single value is a list of one."""
+    return (values,) if isinstance(values, str) or not isinstance(values, Iterable) else tuple(values)
+
+
+def _policies(values: Any) -> tuple[CachePolicy, ...]:
+    """Policies by spec string or themselves, each once; the baseline comes first where it is not among them."""
+    chosen = {policy.spec: policy for policy in map(resolve_policy, _listed(values))}
+    baseline = {} if BASELINE in chosen else {BASELINE: resolve_policy(BASELINE)}
+    return tuple((baseline | chosen).values())
+
+
+def _decoders(values: Any) -> tuple[Decoder, ...]:
+    return tuple({decoder.spec: decoder for decoder in map(resolve_decoder, _listed(values))}.values())
+
+
+def _tasks(values: Any) -> tuple[Task, ...]:
+    chosen = tasks() if values is None else _listed(values)
+    return tuple({task.name: task for task in map(resolve_task, chosen)}.values())
+
+
+def resolve_task(value: str | Task) -> Task:
+    """A task from its name, or itself."""
+    if isinstance(value, Task):
+        return value
+    known = tasks()
+    if not isinstance(value, str):
+        raise InputError(f"task is {value!r}; expected a name ({', '.join(sorted(known))}) or a Task.")
+    if value not in known:
+        raise unknown_name("task", value, known)
+    return known[value]()
+
+
+@frozen(kw_only=True, eq=False)
+class Experiment:
+    """Every policy with every decoder on every task, with the same prompts and seeds.
+
+    Policies, decoders and tasks are given by spec string, by name, or as objects; ``none`` is added where it is
+    missing, because agreement and speed-up refer to it. Raises SpecError, UnknownNameError or InputError.
+    """
+
+    model: str = field(default="tiny-llada", converter=str)  #: as ``freshkv.load`` takes it
+    tasks: tuple[Task, ...] = field(default=None, converter=_tasks)  #: None: all
+    policies: tuple[CachePolicy, ...] = field(default=DEFAULT_POLICIES, converter=_policies)
+    decoders: tuple[Decoder, ...] = field(default=("confidence",), converter=_decoders)
+    problems: int = 20  #: of each task, for each seed
+    seeds: tuple[int, ...] = field(default=(0,), converter=_listed)  #: each draws problems of its own
+    gen_length: int | None = None  #: response tokens; None: the task's own number
+    block_length: int | None = 16  #: response tokens; None: one block
+    batch_size: int = 1  #: sequences decoded together
+    temperature: float = field(default=0.0, converter=float)
+    top_k: int | None = None
+    top_p: float | None = None
+    stop_at_eos: bool = False
+    raw_prompts: bool = False  #: leave out the tokenizer's chat template
+    dtype: str = "auto"  #: "auto": the checkpoint's own
+    device: str = "cpu"
+    threads: int | None = None  #: CPU threads; None: one for the bundled models, else as torch is set
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("tasks", "policies", "decoders", "seeds"):
+            if not getattr(self, name):
+                raise InputError(f"{name} is empty; expected at least one.")
+        for name in ("problems", "batch_size"):
+            _check_count(name, getattr(self, name))
+        for name in ("gen_length", "block_length", "threads"):
+            if getattr(self, name) is not None:
+                _check_count(name, getattr(self, name))
+        _check_seeds(self.seeds)
+        Sampling(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
+        _check_dtype(self.dtype)
+        _check_device(self.device)
+        for task in self.tasks:
+            self._check_blocks(task)
+
+    def _check_blocks(self, task: Task) -> None:
+        length = self.gen_length_of(task)
+        if self.block_length is not None and length % self.block_length != 0:
+            divisors = ", ".join(str(n) for n in range(1, length + 1) if length % n == 0)
+            raise InputError(
+                f"block_length {self.block_length} does not divide the {length} tokens of a response to '{task.name}'; "
+                f"expected one of {divisors}."
+            )
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """All pairs, a decoder at a time."""
+        return tuple(Entry(policy, decoder) for decoder in self.decoders for policy in self.policies)
+
+    def gen_length_of(self, task: Task) -> int:
+        """Response tokens for ``task``."""
+        return task.gen_length if self.gen_length is None else self.gen_length
+
+
+def _check_count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"{name} is {value!r}; expected a whole number of at least 1.")
+
+
+def _check_seeds(seeds: tuple[Any, ...]) -> None:
+    for seed in seeds:
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise InputError(f"seeds holds {seed!r}; expected whole numbers of at least 0.")
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"seeds is {seeds}; expected each number once.")
+
+
+def _check_dtype(dtype: object) -> None:
+    if dtype != "auto" and dtype not in DTYPES:
+        raise InputError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}, auto.")
+
+
+def _check_device(device: object) -> None:
+    try:
+        torch.device(device)  # type: ignore[call-overload]
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device is {device!r} ({reason}); expected cpu, cuda, cuda:1, ...") from error
