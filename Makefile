@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PLUGINS := $(foreach folder,$(wildcard plugins/*/pyproject.toml),--editable ./$(dir $(folder)))
 
 .PHONY: demo test lint types check bench train clean
 
@@ -26,13 +27,18 @@ check: lint types test
 bench: $(STAMP)
 	$(BIN)/python -m pytest benchmarks -q --benchmark-only
 
+TINY := freshkv/models/tiny
+
 train: $(STAMP)
-	$(BIN)/python -m training.train
+	$(BIN)/python -m training.train tiny-llada --output $(TINY)/tiny-llada & \
+	$(BIN)/python -m training.train tiny-dream --output $(TINY)/tiny-dream & wait
+	$(BIN)/python -m training.frequencies
+	$(BIN)/python -m training.gates $(TINY)/tiny-llada $(TINY)/tiny-dream
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]' $(PLUGINS)
 	touch $(STAMP)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from freshkv.core.errors import InputError
 
-_BUNDLED = {"tiny": Path(__file__).with_name("tiny_frequencies.json")}
+#: name -> table that comes with the package
+BUNDLED = {"tiny": Path(__file__).with_name("tiny_frequencies.json")}
 
 
 def count_tokens(texts: Iterable[str], tokenizer: Any) -> dict[int, int]:
@@ -52,13 +53,13 @@ def read_frequencies(name: str, vocabulary: int) -> Tensor:
 
     Raises InputError for a file that is missing, damaged, or counts tokens beyond the vocabulary.
     """
-    path = _BUNDLED.get(name, Path(name))
+    path = BUNDLED.get(name, Path(name))
     try:
         counts = {int(token): int(count) for token, count in json.loads(path.read_text("utf-8"))["counts"].items()}
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(
             f"Cannot read token frequencies from {name}: {error}. Expected a file written by "
-            f"freshkv.decoders.token_frequency.count_file, or one of: {', '.join(_BUNDLED)}."
+            f"freshkv.decoders.token_frequency.count_file, or one of: {', '.join(BUNDLED)}."
         ) from error
     if not counts or min(counts) < 0 or max(counts) >= vocabulary:
         raise InputError(f"The table {name} counts token ids outside the model's vocabulary, 0 to {vocabulary - 1}.")
