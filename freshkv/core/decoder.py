@@ -59,7 +59,7 @@ class Commit:
     remask: Tensor | None = field(
         default=None, kw_only=True
     )  #: bool [batch, seq]; put the mask back (revocable decoders)
-    #: tensors [batch, seq] that the core hands back in ``view.memory`` from the next step on
+    #: tensors [batch, seq, ...] that the core hands back in ``view.memory`` from the next step on, as for a Selection
     remember: Mapping[str, Tensor] = field(factory=dict, kw_only=True)
 
 

@@ -15,7 +15,7 @@ from freshkv.core.decoder import Decoder
 from freshkv.core.errors import FreshkvError, InputError
 from freshkv.core.loop import DenoisingLoop, OnStep, RunOptions
 from freshkv.core.memory import PeakMemory
-from freshkv.core.network import Network
+from freshkv.core.network import Network, NetworkSpec
 from freshkv.core.policy import CachePolicy
 from freshkv.core.registry import resolve_decoder, resolve_policy
 from freshkv.core.run import Run, RunStats, count_produced
@@ -23,6 +23,8 @@ from freshkv.core.sampling import Sampling
 from freshkv.core.version import VERSION
 
 
+# tensors made in inference mode count no versions, and the guard against policies that write reads them
+@torch.inference_mode(mode=False)
 def generate(
     model: Network,
     input_ids: Tensor,
@@ -67,9 +69,10 @@ def generate(
 
     The last three carry what was decoded before, a Run, in their attribute ``partial``.
     """
+    _check_model(model)
     chosen_policy, chosen_decoder = resolve_policy(policy), resolve_decoder(decoder)
     spec = model.network_spec
-    eos = _eos(stop_at_eos, eos_token_id, spec.eos_token_id, spec.vocabulary)
+    eos = _eos(stop_at_eos, eos_token_id, spec)
     canvas = Canvas.create(input_ids, attention_mask, gen_length, block_length, spec, model.device, eos)
     options = RunOptions(
         policy=chosen_policy,
@@ -80,6 +83,7 @@ def generate(
     return run_canvas(model, canvas, options, on_step)
 
 
+@torch.inference_mode(mode=False)
 def run_canvas(model: Network, canvas: Canvas, options: RunOptions, on_step: OnStep | None = None) -> Run:
     """``generate`` behind its arguments: decode a canvas with checked options."""
     memory = PeakMemory(model.device)
@@ -138,24 +142,38 @@ def _facts(canvas: Canvas, options: RunOptions) -> dict[str, Any]:
     }
 
 
-def _eos(stop: bool, given: int | None, own: int | None, vocabulary: int) -> int | None:
+def _eos(stop: bool, given: int | None, spec: NetworkSpec) -> int | None:
     if not stop:
         return None
-    eos = own if given is None else given
+    eos = spec.eos_token_id if given is None else given
     if eos is None:
         raise InputError("stop_at_eos needs an EOS token, and the model names none: pass eos_token_id.")
-    if not 0 <= eos < vocabulary:
-        raise InputError(f"eos_token_id is {eos}; the model's vocabulary is 0 to {vocabulary - 1}.")
+    if not 0 <= eos < spec.vocabulary:
+        raise InputError(f"eos_token_id is {eos}; the model's vocabulary is 0 to {spec.vocabulary - 1}.")
+    if eos == spec.mask_token_id:
+        raise InputError(f"eos_token_id is {eos}, the model's mask token: a sequence could never end there.")
     return eos
 
 
 def _seeds(seed: int | Sequence[int], batch: int) -> tuple[int, ...]:
     if isinstance(seed, int):
         return (seed,) * batch
-    seeds = tuple(seed)
+    seeds = _whole_numbers(seed)
     if len(seeds) != batch:
         raise InputError(f"seed has {len(seeds)} numbers for {batch} sequences; expected one for all, or one for each.")
     return seeds
+
+
+def _whole_numbers(seed: object) -> tuple[int, ...]:
+    if not isinstance(seed, (list, tuple)) or not all(isinstance(each, int) for each in seed):
+        raise InputError(f"seed is {seed!r}; expected a whole number, or a list with one for each sequence.")
+    return tuple(seed)
+
+
+def _check_model(model: object) -> None:
+    if not isinstance(model, Network):
+        hint = f" Load it first: freshkv.load({model!r})." if isinstance(model, str) else ""
+        raise InputError(f"model is a {type(model).__name__}; expected a network, as freshkv.load returns it.{hint}")
 
 
 def _wait_for(device: torch.device) -> None:

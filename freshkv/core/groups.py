@@ -73,8 +73,11 @@ class Groups:
             masks = [mask if mask.ndim == 3 else mask[:, None].expand(-1, layers, -1) for mask in masks]
         return self.merge(masks)
 
-    def merge_plans(self, plans: Sequence[StepPlan]) -> StepPlan:
-        """One plan for the whole batch; a mask that a group left out allows everything (visible) or nothing (probe)."""
+    def merge_plans(self, plans: Sequence[StepPlan], memory: Mapping[str, Tensor]) -> StepPlan:
+        """One plan for the whole batch; a mask that a group left out allows everything (visible) or nothing (probe).
+
+        ``memory`` is what the policy had the core remember so far: a group that does not name a tensor again keeps it.
+        """
         if self.single:
             return plans[0]
         rows = [plan.rows for plan in plans]
@@ -86,12 +89,12 @@ class Groups:
             probe=self.merge_optional([plan.probe for plan in plans], rows, missing=False),
             selection=Selection(
                 predict=self.merge([plan.selection.predict for plan in plans]),
-                remember=self._merge_memory([plan.selection.remember for plan in plans]),
+                remember=self._merge_memory([plan.selection.remember for plan in plans], memory),
             ),
         )
 
-    def merge_commits(self, commits: Sequence[Commit]) -> Commit:
-        """One commit for the whole batch."""
+    def merge_commits(self, commits: Sequence[Commit], memory: Mapping[str, Tensor]) -> Commit:
+        """One commit for the whole batch; ``memory`` is the decoder's so far, as in ``merge_plans``."""
         if self.single:
             return commits[0]
         positions = [commit.positions for commit in commits]
@@ -99,18 +102,15 @@ class Groups:
             positions=self.merge(positions),
             tokens=self.merge([commit.tokens for commit in commits]),
             remask=self.merge_optional([commit.remask for commit in commits], positions, missing=False),
-            remember=self._merge_memory([commit.remember for commit in commits]),
+            remember=self._merge_memory([commit.remember for commit in commits], memory),
         )
 
-    def _merge_memory(self, memories: list[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        names = {name for memory in memories for name in memory}
+    def _merge_memory(self, answers: list[Mapping[str, Tensor]], memory: Mapping[str, Tensor]) -> dict[str, Tensor]:
         merged = {}
-        for name in sorted(names):
-            known = next(memory[name] for memory in memories if name in memory)
-            merged[name] = self.merge(
-                [
-                    memory[name] if name in memory else known.new_zeros((len(places), *known.shape[1:]))
-                    for memory, places in zip(memories, self.places, strict=True)
-                ]
-            )
+        for name in sorted({name for answer in answers for name in answer}):
+            fresh = next(answer[name] for answer in answers if name in answer)
+            batch = sum(len(places) for places in self.places)
+            before = memory[name] if name in memory else fresh.new_zeros((batch, *fresh.shape[1:]))
+            kept = self.split(before)
+            merged[name] = self.merge([answer.get(name, old) for answer, old in zip(answers, kept, strict=True)])
         return merged

@@ -28,7 +28,7 @@ def inspect_step(before: RunState, after: RunState, predicted: Predicted, commit
     never = torch.zeros(before.batch, dtype=torch.bool, device=tokens.device)
     still_open = after.is_open
     facts: dict[str, Tensor] = {
-        "nan": (torch.isnan(predicted.confidence) & predicted.everywhere).any(dim=SEQ),
+        "nan": predicted.broken.any(dim=SEQ),
         "elsewhere": (positions & ~predicted.in_block.positions).any(dim=SEQ),
         "bad_token": (positions & unusable).any(dim=SEQ),
         "nothing": ~positions.any(dim=SEQ),
@@ -41,8 +41,8 @@ def inspect_step(before: RunState, after: RunState, predicted: Predicted, commit
     where = {name: _where(flags, before) for name, flags in host.items() if any(flags)}
     if "nan" in where:
         raise NumericalError(
-            f"The model's logits are NaN in {where['nan']}. Try another dtype (float32, bfloat16), and look for a "
-            "damaged checkpoint. The steps before this one are in the error's 'partial'."
+            f"The model's logits are NaN in {where['nan']} (or infinite). Try another dtype (float32, bfloat16), and "
+            "look for a damaged checkpoint. The steps before this one are in the error's 'partial'."
         )
     if "elsewhere" in where:
         raise DecoderError(

@@ -28,6 +28,9 @@ from freshkv.core.view import StepView
 
 OnStep = Callable[[StepRecord], None]
 
+#: a run that has not ended after so many steps for each response position never will
+MOST_STEPS_PER_POSITION = 4
+
 
 @frozen(kw_only=True, eq=False)
 class RunOptions:
@@ -58,15 +61,21 @@ class DenoisingLoop:
             watch_attention="attention_drift" in options.policy.needs,
             poison=options.poison,
         )
+        self.state = self.state.with_signals(self._no_signals())
         self.predictor = Predictor(network, options.decoder, options.sampling, options.seeds, canvas.gen_length)
         self.recorder = Recorder(canvas)
 
-    # versions of tensors are not counted in inference mode, and the guard against writing policies reads them
-    @torch.inference_mode(mode=False)
     @torch.no_grad()
     def run(self, on_step: OnStep | None = None) -> None:
         """Step until every sequence is decided. What was recorded before an error stays in ``recorder``."""
+        most = MOST_STEPS_PER_POSITION * self.state.canvas.gen_length
         while self.state.batch > 0:
+            if self.state.step[0] >= most:
+                name, length = type(self.options.decoder).__name__, self.state.canvas.gen_length
+                raise DecoderError(
+                    f"{name} has not decided {length} positions in {most} steps: it masks again as much as it commits. "
+                    "A revocable decoder must gain in the long run."
+                )
             self.step()
             if on_step is not None:
                 on_step(self.recorder.last())
@@ -77,7 +86,8 @@ class DenoisingLoop:
         groups = Groups(tuple(before.groups()))
         views = [part.view(part.policy_memory, self.shift) for part in map(before.take, groups.places)]
         plan = groups.merge_plans(
-            [plan_step(self.options.policy, view, network_spec, predict_all=self.predict_all) for view in views]
+            [plan_step(self.options.policy, view, network_spec, predict_all=self.predict_all) for view in views],
+            before.policy_memory,
         )
         result = self._forward(plan, views, groups)
         predicted = self.predictor.predict(before, result, plan.predict)
@@ -116,6 +126,13 @@ class DenoisingLoop:
             [verified_positions(decoder, view) for view in views], [v.is_masked for v in views], missing=False
         )
 
+    def _no_signals(self) -> dict[str, Tensor]:
+        """What ``signals`` holds before the first pass: zeros."""
+        batch, seq = self.state.tokens.shape
+        shapes = {"attention_rollout": (batch, seq), "attention_received": (batch, self.engine.spec.layers, seq)}
+        needs, device = self.options.policy.needs, self.state.tokens.device
+        return {name: torch.zeros(shape, device=device) for name, shape in shapes.items() if name in needs}
+
     def _signals(self) -> dict[str, Tensor]:
         needs, signals = self.options.policy.needs, {}
         if "attention_rollout" in needs:
@@ -134,7 +151,7 @@ class DenoisingLoop:
             with guarded(where, view, DecoderError, prediction.handed()):
                 answer = decoder.decode(view, prediction)
             commits.append(check_commit(answer, view.shape, where, revocable=decoder.revocable))
-        return groups.merge_commits(commits)
+        return groups.merge_commits(commits, state.decoder_memory)
 
     def _drop_finished(self, after: RunState, progress: Progress) -> RunState:
         state = after.advance(progress.block_unfinished)

@@ -101,6 +101,7 @@ class NaiveExecutor:
         answers = []
         for head in range(self.spec.heads):
             scores = (keys[:, head // group] @ query[head]) * self.spec.head_width**-0.5
-            weights = scores.float().softmax(dim=0).to(values.dtype)
+            exact = torch.promote_types(scores.dtype, torch.float32)
+            weights = scores.softmax(dim=0, dtype=exact).to(values.dtype)
             answers.append(weights @ values[:, head // group])
         return torch.stack(answers)

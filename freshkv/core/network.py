@@ -84,5 +84,8 @@ class Network(Protocol):
         ...
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Final norm and output head of ``hidden`` [rows, width]: [rows, vocabulary], not shifted."""
+        """Final norm and output head of ``hidden`` [rows, width]: [rows, vocabulary], not shifted.
+
+        The core may overwrite the result: return a tensor of your own making.
+        """
         ...

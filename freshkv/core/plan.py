@@ -63,7 +63,7 @@ def plan_step(policy: CachePolicy, view: StepView, spec: NetworkSpec, *, predict
     added = rows_read_for(rescue, shift) & ~chosen
     rows = chosen | added
     if selection.priority is not None:
-        rows = _level(rows, selection.priority)
+        rows = _level(rows, selection.priority.masked_fill(~view.is_valid, float("-inf")))
     return StepPlan(
         rows=rows,
         predict=positions_read_from(rows, shift) & candidates,
@@ -80,8 +80,8 @@ def _visible(selection: Selection, view: StepView) -> Tensor | None:
     valid = view.is_valid if selection.visible.ndim == 2 else view.is_valid[:, None]
     blind = ~(selection.visible & valid).any(dim=-1)
     if bool(blind.any()):
-        places = sorted(set(blind.nonzero()[:, 0].tolist()))
-        raise PolicyError(f"The selection leaves no visible key at all in sequences {places} at step {view.step}.")
+        who = sorted({int(view.sequence[place]) for place in blind.nonzero()[:, 0].tolist()})
+        raise PolicyError(f"The selection leaves no visible key at all in sequences {who} at step {view.step}.")
     return selection.visible
 
 

@@ -30,6 +30,7 @@ class Predicted:
     in_block: Prediction
     confidence: Tensor  #: float32 [batch, seq]; -inf where not predicted
     everywhere: Tensor  #: bool [batch, seq]; positions predicted, inside the active block or not
+    broken: Tensor  #: bool [batch, seq]; positions whose logits are not finite numbers
 
 
 class Predictor:
@@ -58,11 +59,13 @@ class Predictor:
         logits = self._logits(result, torch.cat((inside, outside)))
         confidence = torch.full_like(state.confidence, NEVER).flatten()
         proposed = torch.full_like(tokens, self._spec.mask_token_id).flatten()
+        broken = torch.zeros_like(positions).flatten()
         distributions = []
         for places, part in ((inside, logits[: inside.numel()]), (outside, logits[inside.numel() :])):
             distribution = self._sampling.distribution(part, self._spec.mask_token_id)
             best = self._choose(distribution, draws.flatten()[places])
             proposed[places] = best
+            broken[places] = ~distribution.log_normaliser.isfinite()
             confidence[places] = self._decoder.score_tokens(distribution, best, noise.flatten()[places])
             distributions.append(distribution)
         confidence = confidence.view(tokens.shape)
@@ -75,7 +78,7 @@ class Predictor:
             divergence=self._diverged(state, (inside, outside), distributions),
             noise=noise,
         )
-        return Predicted(in_block=prediction, confidence=confidence, everywhere=positions)
+        return Predicted(prediction, confidence, positions, broken.view(tokens.shape))
 
     def keep(self, places: list[int]) -> None:
         """Forget the generators of all sequences but these."""

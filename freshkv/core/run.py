@@ -24,12 +24,12 @@ class RunStats:
     @property
     def tokens_per_forward(self) -> float:
         """Committed tokens a forward pass."""
-        return self.tokens_committed / self.forwards
+        return self.tokens_committed / self.forwards if self.forwards > 0 else 0.0
 
     @property
     def tokens_per_second(self) -> float:
         """Produced response tokens a second; the prompt and what follows an EOS do not count."""
-        return self.tokens_produced / self.seconds
+        return self.tokens_produced / self.seconds if self.seconds > 0 else 0.0
 
 
 @frozen(kw_only=True, eq=False)

@@ -19,6 +19,12 @@ class Sampling:
     top_p: float | None = field(default=None)
 
     def __attrs_post_init__(self) -> None:
+        for name, kind in (("temperature", (int, float)), ("top_k", int), ("top_p", (int, float))):
+            value = getattr(self, name)
+            if (value is not None or name == "temperature") and (
+                isinstance(value, bool) or not isinstance(value, kind)
+            ):
+                raise InputError(f"{name} is {value!r}; expected a {'whole ' if name == 'top_k' else ''}number.")
         if not 0.0 <= self.temperature < float("inf"):
             raise InputError(f"temperature is {self.temperature}; expected a finite number of at least 0.")
         if self.top_k is not None and self.top_k < 1:

@@ -21,7 +21,9 @@ class Selection:
     #: bool [batch, seq], or [batch, layers, seq] to differ by layer; keys that may be attended. None: all. Padding is
     #: never attended
     visible: Tensor | None = field(default=None, kw_only=True)
-    #: float; where given, sequences with fewer rows than the widest of the view refresh their best others, too
+    #: float; where given, sequences with fewer rows than the widest of the view refresh their best others, too. It
+    #: makes rows depend on the batch, which is what it is for: equal counts are quicker
     priority: Tensor | None = field(default=None, kw_only=True)
-    #: tensors [batch, seq] that the core hands back in ``view.memory`` from the next step on
+    #: tensors [batch, seq, ...] that the core hands back in ``view.memory`` from the next step on. What is not named
+    #: again stays; a sequence that has not written one yet may find zeros. Name it in the first step to be sure
     remember: Mapping[str, Tensor] = field(factory=dict, kw_only=True)

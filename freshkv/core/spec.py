@@ -22,6 +22,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 _ASSIGNMENT = re.compile(r"""\s*(?P<key>\w+)\s*=\s*(?P<value>"(?:[^"\\]|\\.)*"|[^,"]*?)\s*(?:,|$)""")
 _PLAIN_TEXT = re.compile(r"[^\s,:=|\"]+")
 _NONE = "none"
+_WORDS = frozenset({_NONE, "true", "false"})
 
 
 class Configurable:
@@ -173,6 +174,14 @@ def _read_bool(text: str) -> bool:
     return values[text.lower()]
 
 
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _unquote(text: str) -> str:
     return str(json.loads(text)) if text.startswith('"') else text
 
@@ -185,6 +194,6 @@ def _write(value: Any) -> str:
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
     text = str(value)
-    # a text that would be read as none, or that holds a separator, is quoted
-    plain = _PLAIN_TEXT.fullmatch(text) is not None and text.lower() != _NONE
+    # a text that would be read as something else, or that holds a separator, is quoted
+    plain = _PLAIN_TEXT.fullmatch(text) is not None and text.lower() not in _WORDS and not _is_number(text)
     return text if not isinstance(value, str) or plain else json.dumps(text)

@@ -59,6 +59,10 @@ class RunState:
             decoder_memory={},
         )
 
+    def with_signals(self, signals: Mapping[str, Tensor]) -> RunState:
+        """The same state with other signals."""
+        return evolve(self, signals=signals)
+
     @property
     def batch(self) -> int:
         """Sequences still being decoded."""

@@ -43,10 +43,10 @@ class StepRecord:
         return sum(self.rows_by_layer) // len(self.rows_by_layer)
 
     def cpu(self) -> StepRecord:
-        """The same record with its tensors on the CPU."""
+        """A copy of this record on the CPU, which shares no memory with the run."""
         by_layer = self.refreshed_by_layer
-        moved = {name: getattr(self, name).cpu() for name in _TENSORS}
-        return evolve(self, **moved, refreshed_by_layer=None if by_layer is None else by_layer.cpu())
+        copies = {name: getattr(self, name).to("cpu", copy=True) for name in _TENSORS}
+        return evolve(self, **copies, refreshed_by_layer=None if by_layer is None else by_layer.to("cpu", copy=True))
 
     def layer(self, layer: int) -> Tensor:
         """bool [batch, seq]: the rows refreshed in this layer."""
@@ -134,14 +134,13 @@ class Trace(Sequence[StepRecord]):
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
         except (OSError, SafetensorError, json.JSONDecodeError) as error:
             raise ResultsError(f"Cannot read a trace from {path}: {error}.") from error
-        if header.get("format") != _FORMAT:
+        if not isinstance(header, dict) or header.get("format") != _FORMAT:
             raise ResultsError(f"{path} is not a trace of this version (expected {_FORMAT}).")
-        steps = []
-        for number, rows_by_layer in enumerate(header["rows_by_layer"]):
-            values = {name: tensors[f"{number}.{name}"] for name in _TENSORS}
-            by_layer = tensors.get(f"{number}.refreshed_by_layer")
-            steps.append(StepRecord(**values, rows_by_layer=tuple(rows_by_layer), refreshed_by_layer=by_layer))
-        return cls(tuple(steps), header["prompt_length"], header["mask_token_id"], header["facts"])
+        try:
+            steps = tuple(_read_step(tensors, number, rows) for number, rows in enumerate(header["rows_by_layer"]))
+            return cls(steps, header["prompt_length"], header["mask_token_id"], dict(header["facts"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ResultsError(f"{path} is a damaged trace: {type(error).__name__} {error}.") from error
 
     @property
     def committed_at(self) -> Tensor:
@@ -150,3 +149,9 @@ class Trace(Sequence[StepRecord]):
         for number, step in enumerate(self.steps):
             when = when.masked_fill(step.remasked, -1).masked_fill(step.committed, number)
         return when
+
+
+def _read_step(tensors: Mapping[str, Tensor], number: int, rows_by_layer: Sequence[int]) -> StepRecord:
+    values = {name: tensors[f"{number}.{name}"] for name in _TENSORS}
+    by_layer = tensors.get(f"{number}.refreshed_by_layer")
+    return StepRecord(**values, rows_by_layer=tuple(rows_by_layer), refreshed_by_layer=by_layer)

@@ -38,7 +38,7 @@ class StepView:
     committed_at: Tensor  #: long; the step in which the token was committed, -1 if it was not
     confidence: Tensor  #: float32; the last known confidence, -inf where never predicted
     sequence: Tensor  #: long [batch]; which sequences of the run these are
-    signals: Mapping[str, Tensor] = field(default=_EMPTY)  #: what the policy's ``needs`` asked for, from the last step
+    signals: Mapping[str, Tensor] = field(default=_EMPTY)  #: what the policy's ``needs`` asked for; zeros at first
     memory: Mapping[str, Tensor] = field(default=_EMPTY)  #: what the policy or decoder asked the core to remember
     _row_offset: int = field(default=0, alias="row_offset")  # how far before a position the row lies that predicts it
 

@@ -1,0 +1,117 @@
+"""Random schedules of rows for the engine and the naive executor: what is refreshed in every step and layer."""
+
+from __future__ import annotations
+
+import torch
+from attrs import frozen
+from hypothesis import strategies as st
+from torch import Tensor
+
+from freshkv.core.engine import Engine, ForwardResult
+from freshkv.core.naive import NaiveExecutor
+from freshkv.core.network import Network
+from freshkv.core.rows import RowSet
+from freshkv.testing import NetworkShape, tiny_network
+from freshkv.testing.strategies import left_padded, network_shapes, row_masks, visible_masks
+
+
+@frozen(eq=False)
+class Step:
+    """One forward pass over given tokens."""
+
+    tokens: Tensor  #: long [batch, seq]
+    rows: Tensor  #: bool [layers, batch, seq]
+    probe: Tensor | None = None  #: bool [batch, seq]
+    visible: Tensor | None = None  #: bool [batch, seq]
+
+    def take(self, places: list[int]) -> Step:
+        """The same for some sequences."""
+        probe = None if self.probe is None else self.probe[places]
+        visible = None if self.visible is None else self.visible[places]
+        return Step(self.tokens[places], self.rows[:, places], probe, visible)
+
+
+@frozen(eq=False)
+class Schedule:
+    """Steps over one canvas; the first refreshes everything."""
+
+    shape: NetworkShape
+    is_valid: Tensor  #: bool [batch, seq]
+    steps: list[Step]
+
+    @property
+    def network(self) -> Network:
+        return tiny_network(self.shape)
+
+    def engine(self, *, carried: bool, keep_queries: bool = False) -> Engine:
+        return Engine(self.network, self.is_valid, carried=carried, keep_queries=keep_queries, poison=True)
+
+    def naive(self) -> NaiveExecutor:
+        return NaiveExecutor(self.network, self.is_valid)
+
+    def assert_same(self, first: Tensor, second: Tensor) -> None:
+        """Equal but for the order of additions."""
+        tolerance = 1e-11 if self.shape.double else 2e-5
+        torch.testing.assert_close(first, second, rtol=tolerance, atol=tolerance)
+
+    def assert_naive(self, found: Tensor, expected: Tensor) -> None:
+        """What the naive executor computes, whose softmax is in float32 even for a float64 network."""
+        tolerance = 1e-5 if self.shape.double else 1e-4
+        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+@st.composite
+def schedules(draw: st.DrawFn, *, same_in_all_layers: bool, probes: bool = False, count: int = 2) -> Schedule:
+    """``count`` steps after the first; about a third of the tokens change before each."""
+    shape = draw(network_shapes(double=None))
+    batch, seq = draw(st.integers(1, 3)), draw(st.integers(2, 7))
+    is_valid = left_padded(draw(st.tuples(*[st.integers(0, seq - 2)] * batch)), seq)
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
+    tokens = torch.randint(0, shape.vocabulary, (batch, seq), generator=generator)
+    steps = [Step(tokens, torch.ones(shape.layers, batch, seq, dtype=torch.bool))]
+    for _ in range(count):
+        fresh = torch.randint(0, shape.vocabulary, (batch, seq), generator=generator)
+        tokens = torch.where(torch.rand(batch, seq, generator=generator) < 0.3, fresh, tokens)
+        layers = 1 if same_in_all_layers else shape.layers
+        rows = torch.stack([draw(row_masks(batch, seq)) for _ in range(layers)]).expand(shape.layers, -1, -1)
+        probe = draw(st.none() | row_masks(batch, seq)) if probes else None
+        steps.append(Step(tokens, rows, probe, draw(visible_masks(is_valid))))
+    return Schedule(shape, is_valid, steps)
+
+
+def run_narrow(engine: Engine, step: Step) -> tuple[ForwardResult, Tensor]:
+    """The result, and its hidden states spread over the canvas, NaN at rows that did not flow."""
+    result = engine.narrow(step.tokens, RowSet.of(step.rows[0]), step.visible)
+    hidden = result.hidden.new_full((*step.tokens.shape, result.hidden.shape[1]), float("nan"))
+    hidden[step.rows[0]] = result.hidden
+    return result, hidden
+
+
+def run_carried(engine: Engine, step: Step) -> tuple[Tensor, list[Tensor]]:
+    """Hidden states [batch, seq, width] of all rows, and the movement that was shown in each layer."""
+    movements: list[Tensor] = []
+
+    def choose(layer: int, movement: Tensor) -> Tensor:
+        movements.append(movement)
+        return step.rows[layer]
+
+    probe = None if step.probe is None else RowSet.of(step.probe)
+    result = engine.carried(step.tokens, choose, probe, step.visible)
+    return result.hidden.unflatten(0, step.tokens.shape), movements
+
+
+def run_naive(executor: NaiveExecutor, step: Step) -> tuple[Tensor, list[Tensor]]:
+    """The same from the oracle."""
+    movements: list[Tensor] = []
+
+    def choose(layer: int, movement: Tensor) -> Tensor:
+        movements.append(movement)
+        return step.rows[layer]
+
+    return executor.step(step.tokens, choose, visible=step.visible, probe=step.probe), movements
+
+
+def stored(executor: NaiveExecutor, what: dict[tuple[int, int, int], Tensor], layer: int) -> Tensor:
+    """A dictionary of the naive executor as a tensor [batch, seq, ...]."""
+    batch, seq = executor.is_valid.shape
+    return torch.stack([torch.stack([what[layer, b, i] for i in range(seq)]) for b in range(batch)])

@@ -1,0 +1,103 @@
+"""Properties 2 and 3: narrow path, carried path and the naive executor agree for arbitrary rows; other rows stay."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from freshkv.core.engine import Engine
+from tests.core.schedule import Schedule, run_carried, run_naive, run_narrow, schedules, stored
+from tests.core.support import examples
+
+HELD = ("keys", "values", "attention_outputs", "feed_forward_outputs")
+
+
+@examples(40)
+@given(schedule=schedules(same_in_all_layers=True))
+def test_with_the_same_rows_in_all_layers_both_paths_and_the_naive_executor_agree(schedule: Schedule) -> None:
+    narrow, carried, naive = schedule.engine(carried=False), schedule.engine(carried=True), schedule.naive()
+    for step in schedule.steps:
+        (_, packed), (every, _), (expected, _) = (
+            run_narrow(narrow, step), run_carried(carried, step), run_naive(naive, step)
+        )  # fmt: skip
+        schedule.assert_same(packed[step.rows[0]], every[step.rows[0]])
+        schedule.assert_naive(every, expected)
+        for layer in range(schedule.shape.layers):
+            for engine in (narrow, carried):
+                schedule.assert_naive(engine.store.keys(layer), stored(naive, naive.keys, layer))
+                schedule.assert_naive(engine.store.values(layer), stored(naive, naive.values, layer))
+
+
+@examples(40)
+@given(schedule=schedules(same_in_all_layers=False, probes=True))
+def test_with_other_rows_in_every_layer_and_probes_the_carried_path_is_the_naive_executor(schedule: Schedule) -> None:
+    engine, naive = schedule.engine(carried=True), schedule.naive()
+    for step in schedule.steps:
+        (hidden, movements), (expected, expected_movements) = run_carried(engine, step), run_naive(naive, step)
+        schedule.assert_naive(hidden, expected)
+        for movement, expected_movement in zip(movements, expected_movements, strict=True):
+            torch.testing.assert_close(movement, expected_movement, rtol=1e-4, atol=1e-5, equal_nan=True)
+        for layer in range(schedule.shape.layers):
+            schedule.assert_naive(engine.store.keys(layer), stored(naive, naive.keys, layer))
+            schedule.assert_naive(engine.store.values(layer), stored(naive, naive.values, layer))
+            attention = engine.store.attention_outputs(layer).unflatten(0, step.tokens.shape)
+            schedule.assert_naive(attention, stored(naive, naive.attention, layer))
+            feed_forward = engine.store.feed_forward_outputs(layer).unflatten(0, step.tokens.shape)
+            schedule.assert_naive(feed_forward, stored(naive, naive.feed_forward, layer))
+
+
+def snapshot(engine: Engine, layer: int, *, carried: bool) -> dict[str, Tensor]:
+    """Clones of what is held for a layer, each [batch * seq, ...]."""
+    names = HELD if carried else HELD[:2]
+    shape = engine.store.keys(layer).shape[:2]
+    tensors = {name: getattr(engine.store, name)(layer) for name in names}
+    return {
+        name: (tensor.flatten(0, 1) if tensor.shape[:2] == shape else tensor).clone()
+        for name, tensor in tensors.items()
+    }
+
+
+@examples(40)
+@given(schedule=schedules(same_in_all_layers=False, probes=True), carried=st.booleans())
+def test_rows_that_are_not_refreshed_keep_what_is_cached_bit_for_bit(schedule: Schedule, carried: bool) -> None:
+    engine = schedule.engine(carried=carried)
+    for step in schedule.steps:
+        before = [snapshot(engine, layer, carried=carried) for layer in range(schedule.shape.layers)]
+        if carried:
+            run_carried(engine, step)
+        else:
+            run_narrow(engine, step)
+        for layer, held in enumerate(before):
+            rows = step.rows[layer if carried else 0].flatten()
+            probed = rows if step.probe is None or not carried else rows | step.probe.flatten()
+            after = snapshot(engine, layer, carried=carried)
+            for name, tensor in held.items():
+                stays = ~(probed if name == "values" else rows)
+                assert torch.equal(after[name][stays], tensor[stays]), f"{name} of layer {layer}"
+            assert not bool(torch.isnan(after["keys"][rows]).any())
+
+
+@examples(25)
+@given(schedule=schedules(same_in_all_layers=False, probes=True, count=3), carried=st.booleans(), data=st.data())
+def test_sequences_that_are_kept_go_on_as_if_the_others_had_never_been(
+    schedule: Schedule, carried: bool, data: st.DataObject
+) -> None:
+    batch = schedule.is_valid.shape[0]
+    going = sorted(data.draw(st.sets(st.integers(0, batch - 1), min_size=1)))
+    engine, alone = (
+        schedule.engine(carried=carried),
+        Engine(schedule.network, schedule.is_valid[going], carried=carried, poison=True),
+    )
+    for number, step in enumerate(schedule.steps):
+        if number == 2 and len(going) < batch:
+            engine.keep(going)
+        held = going if number < 2 else list(range(len(going)))
+        mine = step if number < 2 else step.take(going)
+        if carried:
+            schedule.assert_same(run_carried(engine, mine)[0][held], run_carried(alone, step.take(going))[0])
+        else:
+            rows = step.take(going).rows[0]
+            here, there = run_narrow(engine, mine)[1][held], run_narrow(alone, step.take(going))[1]
+            schedule.assert_same(here[rows], there[rows])
