@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import count
+
 import torch
 from attrs import frozen
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from freshkv.models.tasks import Problem
+from freshkv.models.tasks import Problem, Task, tasks
+from training.masks import attention_bias, draw_masks
+from training.recipe import SHARES
 
-BLOCK = 16
-SEQ = 1
+SEED_SPACING = 10**6  #: problem seeds of one run; more than it has steps
 
 
 @frozen(eq=False)
@@ -18,7 +22,7 @@ class Batch:
     """What one training step needs; response positions are the last ``gen_length`` of the canvas."""
 
     tokens: Tensor  #: long [batch, seq], partly masked
-    valid: Tensor  #: bool [batch, seq], false at left padding
+    bias: Tensor  #: float32 [batch, 1, seq, seq], added to attention scores
     answers: Tensor  #: long [batch, gen_length]
     weights: Tensor  #: float32 [batch, gen_length], the weight of each position in the loss, 0 where not masked
 
@@ -31,40 +35,39 @@ def encode(tokenizer: PreTrainedTokenizerFast, problems: list[Problem], seq: int
     return tokens, torch.arange(seq) >= (seq - lengths)[:, None]
 
 
-def loss_weights(count: int, length: int, generator: torch.Generator, *, ordered: Tensor) -> tuple[Tensor, Tensor]:
-    """Which response positions to mask, bool [count, length], and their weights in the loss, float32 likewise.
+def batches(tokenizer: PreTrainedTokenizerFast, seed: int, shift: int) -> Iterator[Batch]:
+    """Endless batches, the tasks one after the other in each, for a model whose logits are shifted by ``shift``."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = {tasks()[name](): share for name, share in SHARES.items()}
+    ordered_shares = torch.tensor([share.ordered for share in chosen.values() for _ in range(share.sequences)])
+    seq = max(_canvas_length(task) for task in chosen)
+    for step in count():
+        problems = [
+            problem
+            for task, share in chosen.items()
+            for problem in task.generate(share.sequences, seed * SEED_SPACING + step, held_out=False)
+        ]
+        ordered = torch.rand(ordered_shares.shape, generator=generator) < ordered_shares
+        yield build_batch(tokenizer, problems, seq, generator, ordered, shift)
 
-    Half of the sequences mask each position independently with a probability t, weight 1/t. A quarter are
-    semi-autoregressive: what is left of a block is known, the block is masked likewise, what is right of it is
-    masked. A quarter are a bare frontier: everything from some position on is masked. ``ordered``, bool [count], marks
-    sequences that take no independent masks. Only positions of the block in work count in the last two.
-    """
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator)
 
-    position = torch.arange(length)
-    probability = 0.05 + 0.95 * uniform(count, 1)
-    independent = uniform(count, length) < probability
-    frontier = (uniform(count, 1) * length).long()
-    block_start = frontier // BLOCK * BLOCK
-    in_block = (position >= block_start) & (position < block_start + BLOCK)
-    right = position >= block_start + BLOCK
-    kind = uniform(count, 1)
-    kind = torch.where(ordered[:, None], 0.5 + kind / 2, kind)
-    bare, blockwise = kind >= 0.75, (kind >= 0.5) & (kind < 0.75)
-    masked = torch.where(bare, position >= frontier, torch.where(blockwise, (in_block & independent) | right, independent))
-    block_masks = (masked & in_block).sum(dim=SEQ, keepdim=True).clamp(min=1)
-    weights = torch.where(kind < 0.5, 1 / probability / length, in_block / block_masks)
-    return masked, weights * masked
+def _canvas_length(task: Task) -> int:
+    (problem,) = task.generate(1, held_out=False)
+    return len(problem.prompt.split()) + task.gen_length
 
 
 def build_batch(
-    tokenizer: PreTrainedTokenizerFast, problems: list[Problem], seq: int, generator: torch.Generator, *, ordered: Tensor
+    tokenizer: PreTrainedTokenizerFast,
+    problems: list[Problem],
+    seq: int,
+    generator: torch.Generator,
+    ordered: Tensor,
+    shift: int,
 ) -> Batch:
-    """``problems`` as one batch; ``ordered``: see ``loss_weights``."""
+    """``problems`` as one batch; ``ordered`` and ``shift``: see ``draw_masks``."""
     tokens, valid = encode(tokenizer, problems, seq)
     length = len(problems[0].answer.split())
-    masked, weights = loss_weights(len(problems), length, generator, ordered=ordered)
+    masks = draw_masks(length, generator, ordered, shift)
     answers = tokens[:, -length:].clone()
-    tokens[:, -length:] = torch.where(masked, tokenizer.mask_token_id, answers)
-    return Batch(tokens, valid, answers, weights)
+    tokens[:, -length:] = torch.where(masks.masked, tokenizer.mask_token_id, answers)
+    return Batch(tokens, attention_bias(masks, valid, shift), answers, masks.weights)

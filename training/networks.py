@@ -14,6 +14,31 @@ from freshkv.models.llada import LLaDAConfig, LLaDAModelLM
 WIDTH, LAYERS, HEADS, FEED_FORWARD = 128, 4, 4, 384
 ROPE_THETA = 1000.0  # canvases are short
 
+#: what official configurations say besides; it does not change the networks
+LLADA_FACTS = {
+    "activation_type": "silu",
+    "alibi": False,
+    "attention_dropout": 0.0,
+    "attention_layer_norm": False,
+    "block_group_size": 1,
+    "block_type": "llama",
+    "flash_attention": False,
+    "input_emb_norm": False,
+    "layer_norm_type": "rms",
+    "layer_norm_with_affine": True,
+    "rope": True,
+    "rope_full_precision": True,
+    "scale_logits": False,
+    "use_cache": False,
+}
+DREAM_FACTS = {
+    "attention_dropout": 0.0,
+    "max_window_layers": LAYERS,
+    "sliding_window": None,
+    "use_cache": True,
+    "use_sliding_window": False,
+}
+
 
 def build(name: str, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaLikeModel:
     """A network of freshly drawn weights: ``tiny-llada`` or ``tiny-dream``."""
@@ -36,6 +61,7 @@ def _tiny_llada(tokenizer: PreTrainedTokenizerFast) -> LlamaLikeModel:
         mask_token_id=tokenizer.mask_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        **LLADA_FACTS,
     )
     return LLaDAModelLM(config)
 
@@ -54,6 +80,7 @@ def _tiny_dream(tokenizer: PreTrainedTokenizerFast) -> LlamaLikeModel:
         bos_token_id=tokenizer.eos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        **DREAM_FACTS,
     )
     return DreamModel(config)
 

@@ -7,6 +7,9 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
+from freshkv.models.backbone import LlamaLikeModel
+from training.recipe import AVERAGE, MATRIX_RATE, TABLE_RATE
+
 #: coefficients of the quintic Newton-Schulz iteration (Keller Jordan, 2024)
 QUINTIC = (3.4445, -4.7750, 2.0315)
 
@@ -48,11 +51,29 @@ class Muon(torch.optim.Optimizer):
         return matrix.grad.lerp(average, group["momentum"])
 
 
-def build_optimizers(model: nn.Module) -> list[torch.optim.Optimizer]:
+def build_optimizers(model: LlamaLikeModel) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the layers, AdamW for embedding, head, norms and biases."""
     tables = {id(model.embedding.weight), id(model.head.weight)}
     parameters = list(model.parameters())
     matrices = [one for one in parameters if one.dim() == 2 and id(one) not in tables]
     chosen = {id(one) for one in matrices}
     rest = [one for one in parameters if id(one) not in chosen]
-    return [Muon(matrices, lr=0.01), torch.optim.AdamW(rest, lr=2e-3, betas=(0.9, 0.98), weight_decay=0.0)]
+    return [Muon(matrices, lr=MATRIX_RATE), torch.optim.AdamW(rest, lr=TABLE_RATE, betas=(0.9, 0.98), weight_decay=0.0)]
+
+
+class RunningAverage:
+    """A running average of a model's weights: calmer than the weights themselves."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.values = [parameter.detach().clone() for parameter in model.parameters()]
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move a little toward the weights of ``model``."""
+        torch._foreach_lerp_(self.values, list(model.parameters()), 1 - AVERAGE)
+
+    @torch.no_grad()
+    def copy_to(self, model: nn.Module) -> None:
+        """Give ``model`` the average as its weights."""
+        for parameter, value in zip(model.parameters(), self.values, strict=True):
+            parameter.copy_(value)

@@ -8,46 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedTokenizerFast
+from torch import Tensor, nn
 
 from freshkv.models.backbone import LlamaLikeModel
-from freshkv.models.tasks import Task, tasks
-from training.batches import Batch, build_batch
-from training.forward import masked_loss
+from training.batches import Batch, batches
+from training.forward import masked_losses
 from training.networks import build
-from training.optimizer import build_optimizers
-from training.vocabulary import build_tokenizer
+from training.optimizer import RunningAverage, build_optimizers
+from training.recipe import SHARES, STEPS, WARMUP
+from training.vocabulary import build_tokenizer, save_tokenizer
 
-WARMUP = 50  #: steps
-AVERAGE = 0.995  #: decay of the running average of the weights
-
-
-def parse() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=("tiny-llada", "tiny-dream"))
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--batch", type=int, default=64, help="sequences a step")
-    parser.add_argument("--tasks", nargs="+", default=sorted(tasks()))
-    parser.add_argument("--ordered", nargs="*", default=[])
-    return parser.parse_args()
-
-
-def batches(
-    chosen: list[Task], tokenizer: PreTrainedTokenizerFast, size: int, seed: int, ordered: list[str]
-) -> Iterator[Batch]:
-    """Endless batches with equal shares of the tasks."""
-    generator = torch.Generator().manual_seed(seed)
-    share = -(-size // len(chosen))
-    seq = max(len(p.prompt.split()) + t.gen_length for t in chosen for p in t.generate(1, held_out=False))
-    step = 0
-    while True:
-        problems = [p for task in chosen for p in task.generate(share, seed * 10**6 + step, held_out=False)]
-        marks = torch.tensor([task.name in ordered for task in chosen for _ in range(share)])
-        yield build_batch(tokenizer, problems, seq, generator, ordered=marks)
-        step += 1
+REPORT_EVERY = 50  #: steps
 
 
 def learning_rate(step: int, steps: int) -> float:
@@ -56,48 +27,70 @@ def learning_rate(step: int, steps: int) -> float:
 
 
 def train(model: LlamaLikeModel, stream: Iterator[Batch], steps: int) -> None:
-    """Train ``model``; it ends with the running average of its weights."""
+    """Train ``model`` for ``steps`` batches; it ends with the running average of its weights."""
     optimizers = build_optimizers(model)
-    full_rates = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
-    average = [parameter.detach().clone() for parameter in model.parameters()]
-    compiled = torch.compile(masked_loss, dynamic=False)
-    start, losses = time.monotonic(), []
-    rotary = None
-    for step in range(steps):
-        batch = next(stream)
-        if rotary is None:
-            size, seq = batch.tokens.shape
-            rotary = tuple(t.repeat(size, 1) for t in model.rotary(torch.arange(seq)))
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps))
+        for optimizer in optimizers
+    ]
+    average = RunningAverage(model)
+    losses_of = torch.compile(masked_losses, dynamic=False)
+    report = Report(steps)
+    for batch in (next(stream) for _ in range(steps)):
         with torch.autocast("cpu", torch.bfloat16):
-            loss = compiled(model, batch, rotary)
-        loss.backward()
-        for optimizer, rate in zip(optimizers, full_rates, strict=True):
-            optimizer.param_groups[0]["lr"] = rate * learning_rate(step, steps)
+            losses = losses_of(model, batch)  # float32 [batch]
+        losses.mean().backward()
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
             optimizer.step()
+            schedule.step()
             optimizer.zero_grad()
-        torch._foreach_lerp_(average, [p.detach() for p in model.parameters()], 1 - AVERAGE)
-        losses.append(loss.item())
-        if (step + 1) % 50 == 0:
-            mean = sum(losses[-50:]) / 50
-            print(f"step {step + 1}/{steps} loss {mean:.4f} {time.monotonic() - start:.0f} s", flush=True)
-        if (step + 1) % 250 == 0 and HOOK is not None:
-            HOOK(model, average, step + 1)
-    with torch.no_grad():
-        for parameter, value in zip(model.parameters(), average, strict=True):
-            parameter.copy_(value)
+        average.update(model)
+        report.add(losses.detach())
+    average.copy_to(model)
 
-HOOK = None
+
+class Report:
+    """Prints the mean loss of each task now and then."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.started = time.monotonic()
+        self.losses: list[Tensor] = []  # float32 [tasks], one for each step
+
+    def add(self, losses: Tensor) -> None:
+        """Note the losses of one batch, float32 [batch], its tasks one after the other."""
+        parts = losses.split([share.sequences for share in SHARES.values()])
+        self.losses.append(torch.stack([part.mean() for part in parts]))
+        if len(self.losses) % REPORT_EVERY == 0:
+            means = torch.stack(self.losses[-REPORT_EVERY:]).mean(dim=0).tolist()
+            shown = ", ".join(f"{name} {mean:.4f}" for name, mean in zip(SHARES, means, strict=True))
+            print(
+                f"step {len(self.losses)} of {self.steps}: {shown}, {time.monotonic() - self.started:.0f} s", flush=True
+            )
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Numbers that training changes."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
 
 def main() -> None:
-    """Train and save."""
-    arguments = parse()
-    torch.set_num_threads(1)
+    """Train, then save weights, configuration and tokenizer."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=("tiny-llada", "tiny-dream"))
+    parser.add_argument("--output", type=Path, required=True, help="the folder that is written")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     tokenizer = build_tokenizer()
     model = build(arguments.name, tokenizer, arguments.seed)
-    chosen = [tasks()[name]() for name in arguments.tasks]
-    train(model, batches(chosen, tokenizer, arguments.batch, arguments.seed, arguments.ordered), arguments.steps)
+    print(f"{arguments.name}: {count_parameters(model):,} parameters, seed {arguments.seed}")
+    stream = batches(tokenizer, arguments.seed, model.network_spec.logits_shift)
+    train(model, stream, arguments.steps)
     model.save_pretrained(arguments.output)
-    tokenizer.save_pretrained(arguments.output)
+    save_tokenizer(tokenizer, arguments.output)
 
 
 if __name__ == "__main__":

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
-from functools import cache
-from inspect import isclass
+from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 from transformers import PreTrainedModel
 
 from freshkv.core.network import Network
-from freshkv.core.plugins import PluginProblem
-from freshkv.core.registry import PluginWarning, installed_plugins
+from freshkv.core.plugins import Objection
+from freshkv.core.registry import Kind, look_up
 from freshkv.models.backbone import LlamaLikeModel
 from freshkv.models.dream import DreamConfig, DreamModel
 from freshkv.models.llada import LLaDAConfig, LLaDAModelLM
@@ -25,45 +22,37 @@ BUNDLED_FOLDER = Path(__file__).parent / "tiny"
 _PROTOCOL = frozenset(name for name in vars(Network) if not name.startswith("_"))
 
 
-@cache
-def families() -> MappingProxyType[str, type[LlamaLikeModel]]:
+def _built_in() -> dict[str, type[LlamaLikeModel]]:
+    return {LLaDAConfig.model_type: LLaDAModelLM, DreamConfig.model_type: DreamModel}
+
+
+def _object_to(given: Any) -> Objection | None:
+    missing = sorted(name for name in _PROTOCOL if not hasattr(given, name))
+    if not missing:
+        return None
+    reason = f"it does not follow the Network protocol: it has no {', no '.join(missing)}"
+    return Objection(reason, f"write {', '.join(missing)} as the protocol freshkv.Network has them")
+
+
+#: a plugin's class need not inherit from ours, as long as it offers the same methods
+FAMILIES: Kind[Any] = Kind(
+    "model",
+    "freshkv_models",
+    PreTrainedModel,
+    _built_in,
+    _object_to,
+    attrgetter("config_class.model_type"),
+    "model_type",
+)
+
+
+def families(*, strict: bool = False) -> MappingProxyType[str, type[LlamaLikeModel]]:
     """``model_type`` of a configuration -> class of the model, built-in and plugin.
 
-    Each class follows the ``Network`` protocol and names its configuration in ``config_class``. A plugin's class that
-    does not, or whose ``model_type`` is taken, is left out with a warning.
+    Each class follows the ``Network`` protocol and names its configuration in ``config_class``. ``strict``: PluginError
+    if a plugin was left out.
     """
-    known: dict[str, type[LlamaLikeModel]] = {
-        LLaDAConfig.model_type: LLaDAModelLM,
-        DreamConfig.model_type: DreamModel,
-    }
-    contributions, problems = installed_plugins().contributions("freshkv_models")
-    for contribution in contributions:
-        given: Any
-        for given in contribution.classes:
-            reason = _objection(given, known)
-            if reason is None:
-                # a plugin's class need not inherit from ours: it offers the same methods
-                model = cast("type[LlamaLikeModel]", given)
-                known[str(given.config_class.model_type)] = model
-            else:
-                problems.append(PluginProblem(contribution.plugin, contribution.distribution, reason))
-    for problem in problems:
-        warnings.warn(str(problem), PluginWarning, stacklevel=2)
-    return MappingProxyType(known)
-
-
-def _objection(given: Any, known: Mapping[str, type]) -> str | None:
-    if not (isclass(given) and issubclass(given, PreTrainedModel)):
-        return f"{given!r} is not a subclass of transformers.PreTrainedModel"
-    missing = sorted(name for name in _PROTOCOL if not hasattr(given, name))
-    if missing:
-        return f"{given.__qualname__} does not follow the Network protocol: it has no {', no '.join(missing)}"
-    model_type = getattr(given.config_class, "model_type", "")
-    if not model_type:
-        return f"{given.__qualname__} has no config_class with a model_type"
-    if model_type in known:
-        return f"the model_type '{model_type}' is taken by {known[model_type].__qualname__}"
-    return None
+    return look_up(FAMILIES, strict=strict)
 
 
 def bundled_models() -> dict[str, Path]:

@@ -2,22 +2,89 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from random import Random
 
+import pluggy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from freshkv.core.errors import InputError
+from freshkv.core.plugins import GROUP, Hooks, Plugins, hookimpl
+from freshkv.core.registry import PluginWarning
 from freshkv.models.tasks import Problem, Sudoku, Sums, Task, Weave, tasks
 from freshkv.models.tasks.sudoku import agrees, all_solutions, boards_of
 
-every_task = pytest.mark.parametrize("task", [task() for task in tasks().values()], ids=lambda task: task.name)
+every_task = pytest.mark.parametrize("task", [Sums(), Sudoku(), Weave()], ids=lambda task: task.name)
 seeds = st.integers(0, 2**32)
 
 
 def test_the_built_in_tasks_are_known_by_name():
-    assert tasks() == {"sums": Sums, "sudoku": Sudoku, "weave": Weave}
+    assert tasks().items() >= {"sums": Sums, "sudoku": Sudoku, "weave": Weave}.items()
+
+
+class Echo(Task):
+    """The smallest task: say the first digit again."""
+
+    name = "echo"
+    gen_length = 1
+    words = ("echo", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
+
+    def draw(self, randomness: Random, *, held_out: bool) -> Problem:
+        digits = [str(randomness.randrange(10)) for _ in range(5)]
+        return Problem(" ".join(["echo", *digits]), digits[0])
+
+
+def test_a_task_is_a_name_a_length_words_and_a_way_to_draw():
+    problems = Echo().generate(20)
+    assert len(problems) == 20
+    assert all(Echo().check(problem, problem.answer) for problem in problems)
+
+
+class Plugin:
+    """A plugin that adds ``classes``."""
+
+    def __init__(self, *classes: object) -> None:
+        self.classes = classes
+
+    @hookimpl
+    def freshkv_tasks(self) -> Iterable[object]:
+        return self.classes
+
+
+def tasks_with(monkeypatch: pytest.MonkeyPatch, *classes: object) -> Mapping[str, type[Task]]:
+    manager = pluggy.PluginManager(GROUP)
+    manager.add_hookspecs(Hooks)
+    manager.register(Plugin(*classes), name="toys")
+    plugins = Plugins(manager, {"toys": "toys 1.0"}, ())
+    monkeypatch.setattr("freshkv.models.tasks.registry.installed_plugins", lambda: plugins)
+    return tasks.__wrapped__()
+
+
+def test_a_plugin_adds_a_task(monkeypatch: pytest.MonkeyPatch):
+    assert tasks_with(monkeypatch, Echo)["echo"] is Echo
+
+
+class Clash(Echo):
+    name = "sums"
+
+
+class Halfway(Task):
+    name = "halfway"
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [(str, "not a subclass of Task"), (Halfway, "no method draw"), (Clash, "'sums' is taken by Sums")],
+)
+def test_a_task_that_cannot_be_used_is_left_out_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, given: object, reason: str
+):
+    with pytest.warns(PluginWarning, match=reason):
+        known = tasks_with(monkeypatch, given, Echo)
+    assert set(known) >= {"sums", "sudoku", "weave", "echo"}
+    assert given not in known.values()
 
 
 @every_task
@@ -142,18 +209,3 @@ def test_a_board_that_breaks_a_rule_or_a_clue_fails():
     other = Sudoku().generate(1, seed=1)[0].answer
     assert not Sudoku().check(problem, other)
     assert not Sudoku().check(problem, " ".join("1" * 64))
-
-
-def test_a_task_is_a_name_a_length_words_and_a_way_to_draw():
-    class Echo(Task):
-        name = "echo"
-        gen_length = 1
-        words = ("echo", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
-
-        def draw(self, randomness: Random, *, held_out: bool) -> Problem:
-            digits = [str(randomness.randrange(10)) for _ in range(5)]
-            return Problem(" ".join(["echo", *digits]), digits[0])
-
-    problems = Echo().generate(20)
-    assert len(problems) == 20
-    assert all(Echo().check(problem, problem.answer) for problem in problems)

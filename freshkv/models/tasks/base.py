@@ -8,20 +8,21 @@ from random import Random
 from typing import ClassVar
 
 from attrs import field, frozen
-from attrs.validators import instance_of, min_len
+from attrs.validators import matches_re
 
 from freshkv.core.errors import InputError
 
 #: one problem in this many is held out: no training run ever sees it
 HELD_OUT_SHARE = 8
+NOT_EMPTY = r"(?s).+"
 
 
 @frozen
 class Problem:
     """A prompt and its answer, both readable text: words separated by single spaces."""
 
-    prompt: str = field(validator=[instance_of(str), min_len(1)])
-    answer: str = field(validator=[instance_of(str), min_len(1)])
+    prompt: str = field(validator=matches_re(NOT_EMPTY))
+    answer: str = field(validator=matches_re(NOT_EMPTY))
 
 
 class Task(ABC):

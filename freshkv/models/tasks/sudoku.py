@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from itertools import permutations, product
 from random import Random
@@ -63,14 +64,19 @@ def agrees(clues: str, board: str) -> bool:
 def all_solutions() -> frozenset[str]:
     """The 288 filled boards."""
     rows = ["".join(row) for row in permutations("1234")]
-    return frozenset(board for board in map("".join, product(rows, repeat=4)) if is_solution(board))
+    bands = [upper + lower for upper, lower in product(rows, rows) if all_differ(quarters(upper + lower))]
+    boards = (upper + lower for upper, lower in product(bands, bands))
+    return frozenset(board for board in boards if all_differ(board[column::4] for column in range(4)))
 
 
-def is_solution(board: str) -> bool:
-    """Whether every row, column and quarter of 16 filled cells holds four different numbers."""
-    columns = (board[column::4] for column in range(4))
-    quarters = (board[corner : corner + 2] + board[corner + 4 : corner + 6] for corner in (0, 2, 8, 10))
-    return all(len(set(group)) == 4 for group in (*columns, *quarters))
+def quarters(band: str) -> tuple[str, str]:
+    """The two quarters of two rows, four cells each."""
+    return band[0:2] + band[4:6], band[2:4] + band[6:8]
+
+
+def all_differ(groups: Iterable[str]) -> bool:
+    """Whether every group of four cells holds four different numbers."""
+    return all(len(set(group)) == 4 for group in groups)
 
 
 def solution_bits(clues: str) -> int:

@@ -25,7 +25,7 @@ class Weave(Task):
     words: ClassVar[tuple[str, ...]] = ("weave", *DIGITS)
 
     def draw(self, randomness: Random, *, held_out: bool) -> Problem:
-        """The 17 numbers that everything follows from; small ones in some training problems are easier to learn from."""
+        """The 17 numbers that all others follow from; some training problems have small ones, which are easier."""
         limit = 10 if held_out else randomness.choice((2, 3, 5, 10, 10, 10))
         numbers = [randomness.randrange(limit) for _ in range(LAG + 1)]
         prompt = " ".join(map(str, ["weave", *numbers]))
