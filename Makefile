@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PLUGINS := $(foreach folder,$(wildcard plugins/*/pyproject.toml),--editable ./$(dir $(folder)))
 
-.PHONY: demo test lint types check bench train clean
+.PHONY: demo test lint types check bench docs train clean
 
 demo: $(STAMP)
 	$(BIN)/freshkv compare
@@ -27,6 +27,10 @@ check: lint types test
 bench: $(STAMP)
 	$(BIN)/python -m pytest benchmarks -q --benchmark-only
 
+docs: $(STAMP)
+	$(BIN)/python -m docs.tools.generate
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 TINY := freshkv/models/tiny
 
 train: $(STAMP)
@@ -36,7 +40,7 @@ train: $(STAMP)
 	$(BIN)/python -m training.gates $(TINY)/tiny-llada $(TINY)/tiny-dream
 
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist build site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 	$(PYTHON) -m venv $(VENV)

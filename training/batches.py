@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count
 
 import torch
@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from freshkv.models.tasks import Problem, Task, tasks
 from training.masks import attention_bias, draw_masks
-from training.recipe import SHARES
+from training.recipe import ORDERED_SHARES
 
 SEED_SPACING = 10**6  #: problem seeds of one run; more than it has steps
 
@@ -35,17 +35,20 @@ def encode(tokenizer: PreTrainedTokenizerFast, problems: list[Problem], seq: int
     return tokens, torch.arange(seq) >= (seq - lengths)[:, None]
 
 
-def batches(tokenizer: PreTrainedTokenizerFast, seed: int, shift: int) -> Iterator[Batch]:
-    """Endless batches, the tasks one after the other in each, for a model whose logits are shifted by ``shift``."""
+def batches(tokenizer: PreTrainedTokenizerFast, sequences: Mapping[str, int], seed: int, shift: int) -> Iterator[Batch]:
+    """Endless batches for a model whose logits are shifted by ``shift``.
+
+    Each has ``sequences`` of each task, one task after the other.
+    """
     generator = torch.Generator().manual_seed(seed)
-    chosen = {tasks()[name](): share for name, share in SHARES.items()}
-    ordered_shares = torch.tensor([share.ordered for share in chosen.values() for _ in range(share.sequences)])
+    chosen = {tasks()[name](): number for name, number in sequences.items()}
+    ordered_shares = torch.tensor([ORDERED_SHARES[task.name] for task, number in chosen.items() for _ in range(number)])
     seq = max(_canvas_length(task) for task in chosen)
     for step in count():
         problems = [
             problem
-            for task, share in chosen.items()
-            for problem in task.generate(share.sequences, seed * SEED_SPACING + step, held_out=False)
+            for task, number in chosen.items()
+            for problem in task.generate(number, seed * SEED_SPACING + step, held_out=False)
         ]
         ordered = torch.rand(ordered_shares.shape, generator=generator) < ordered_shares
         yield build_batch(tokenizer, problems, seq, generator, ordered, shift)

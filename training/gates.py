@@ -20,7 +20,7 @@ import freshkv
 from freshkv import CachePolicy, Selection, StepView
 from freshkv.models.backbone import LlamaLikeModel
 from freshkv.models.tasks import Problem, Task, tasks
-from training.recipe import SHARES
+from training.recipe import ORDERED_SHARES
 
 BLOCK = 16
 BATCH = 50
@@ -112,7 +112,7 @@ def main() -> None:
     print("| --- | --- |" + " --- |" * len(POLICIES))
     for folder in arguments.folders:
         model, tokenizer = freshkv.load(folder), PreTrainedTokenizerFast.from_pretrained(folder)
-        for name in SHARES:
+        for name in ORDERED_SHARES:
             task = tasks()[name]()
             row = {
                 label: accuracy(model, tokenizer, task, policy, arguments.problems)

@@ -11,7 +11,7 @@ from freshkv.models.backbone import LlamaLikeModel
 from freshkv.models.dream import DreamConfig, DreamModel
 from freshkv.models.llada import LLaDAConfig, LLaDAModelLM
 
-WIDTH, LAYERS, HEADS, FEED_FORWARD = 128, 4, 4, 384
+WIDTH, HEADS, FEED_FORWARD = 128, 4, 384
 ROPE_THETA = 1000.0  # canvases are short
 
 #: what official configurations say besides; it does not change the networks
@@ -33,24 +33,23 @@ LLADA_FACTS = {
 }
 DREAM_FACTS = {
     "attention_dropout": 0.0,
-    "max_window_layers": LAYERS,
     "sliding_window": None,
     "use_cache": True,
     "use_sliding_window": False,
 }
 
 
-def build(name: str, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaLikeModel:
+def build(name: str, tokenizer: PreTrainedTokenizerFast, layers: int, seed: int) -> LlamaLikeModel:
     """A network of freshly drawn weights: ``tiny-llada`` or ``tiny-dream``."""
-    model = _tiny_llada(tokenizer) if name == "tiny-llada" else _tiny_dream(tokenizer)
+    model = _tiny_llada(tokenizer, layers) if name == "tiny-llada" else _tiny_dream(tokenizer, layers)
     draw_weights(model, seed)
     return model
 
 
-def _tiny_llada(tokenizer: PreTrainedTokenizerFast) -> LlamaLikeModel:
+def _tiny_llada(tokenizer: PreTrainedTokenizerFast, layers: int) -> LlamaLikeModel:
     config = LLaDAConfig(
         d_model=WIDTH,
-        n_layers=LAYERS,
+        n_layers=layers,
         n_heads=HEADS,
         n_kv_heads=HEADS,
         mlp_hidden_size=FEED_FORWARD,
@@ -66,10 +65,10 @@ def _tiny_llada(tokenizer: PreTrainedTokenizerFast) -> LlamaLikeModel:
     return LLaDAModelLM(config)
 
 
-def _tiny_dream(tokenizer: PreTrainedTokenizerFast) -> LlamaLikeModel:
+def _tiny_dream(tokenizer: PreTrainedTokenizerFast, layers: int) -> LlamaLikeModel:
     config = DreamConfig(
         hidden_size=WIDTH,
-        num_hidden_layers=LAYERS,
+        num_hidden_layers=layers,
         num_attention_heads=HEADS,
         num_key_value_heads=HEADS // 2,
         intermediate_size=FEED_FORWARD,

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from attrs import frozen
 
-STEPS = 2000
 WARMUP = 50  #: steps
 AVERAGE = 0.995  #: decay of the running average of the weights, a step
 MATRIX_RATE = 0.01  #: learning rate of Muon
 TABLE_RATE = 2e-3  #: learning rate of AdamW
+#: of the sequences with a block in work, those whose rows outside the block do not see it
+STALE_SHARE = 0.75
+#: shares of a task's sequences that take no independent masks. Most of weave's do not: a model that learns from such
+#: masks to see two rows ahead does not notice a row that was never refreshed after its commit, which weave is there for
+ORDERED_SHARES = {"sudoku": 0.0, "sums": 0.0, "weave": 0.8}
 
 
 @frozen
-class Share:
-    """A task's part of every batch."""
+class Recipe:
+    """The numbers that differ from model to model."""
 
-    sequences: int
-    ordered: float = 0.0  #: share of the sequences that take no independent masks
+    layers: int
+    steps: int
+    sequences: Mapping[str, int]  #: of each task in a batch
 
 
-#: Weave takes few independent masks: a model that learns from them to see two rows ahead does not notice that a row was
-#: never refreshed after its token was committed, and to notice that is what the task is for.
-SHARES = {"sudoku": Share(32), "sums": Share(20), "weave": Share(12, ordered=0.8)}
-
-#: of the sequences with a block in work, those whose rows outside the block do not see it
-STALE_SHARE = 0.75
+#: a model with shifted logits has a longer way from a cell to the row that predicts it: one more layer, more steps
+RECIPES = {
+    "tiny-llada": Recipe(layers=4, steps=2000, sequences={"sudoku": 32, "sums": 20, "weave": 12}),
+    "tiny-dream": Recipe(layers=5, steps=2500, sequences={"sudoku": 28, "sums": 26, "weave": 10}),
+}

@@ -11,7 +11,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
 from freshkv.models.tasks import Task, tasks
-from training.recipe import SHARES
+from training.recipe import ORDERED_SHARES
 
 END, MASK, UNKNOWN = "<|endoftext|>", "<|mask|>", "<|unknown|>"
 
@@ -24,7 +24,7 @@ def words_of(chosen: list[type[Task]]) -> list[str]:
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """A word-level tokenizer over the words of the tasks that are trained; the end token is the padding, too."""
-    words = [*words_of([tasks()[name] for name in SHARES]), END, MASK, UNKNOWN]
+    words = [*words_of([tasks()[name] for name in ORDERED_SHARES]), END, MASK, UNKNOWN]
     tokenizer = Tokenizer(WordLevel({word: index for index, word in enumerate(words)}, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = WhitespaceSplit()
     return PreTrainedTokenizerFast(

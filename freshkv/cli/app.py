@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from freshkv.cli import compare, doctor, generate, listing
+from freshkv.cli import check, compare, doctor, generate, listing, new, options
+from freshkv.cli.failures import reports_errors
 from freshkv.core.version import VERSION
 
 app = typer.Typer(
@@ -20,6 +21,8 @@ app = typer.Typer(
 app.command("compare", help=compare.HELP)(compare.compare)
 app.command("generate", help=generate.HELP)(generate.generate)
 app.command("list", help=listing.HELP)(listing.list_known)
+app.command("new", help=new.HELP)(new.new)
+app.command("check", help=check.HELP)(check.check)
 app.command("doctor", help=doctor.HELP)(doctor.doctor)
 
 
@@ -34,11 +37,21 @@ def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    strict_plugins: options.StrictPlugins = False,
 ) -> None:
     """Write, check and compare cache policies for diffusion language models.
 
     Start with: freshkv compare
     """
+    if strict_plugins:
+        _check_plugins(debug=False)
+
+
+@reports_errors
+def _check_plugins(debug: bool) -> None:
+    from freshkv.models.extensions import check_plugins
+
+    check_plugins()
 
 
 def main() -> None:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import platform
+import sys
 import warnings
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 import typer
 
 from freshkv.cli.console import output
 from freshkv.cli.failures import FAILED, Debug, reports_errors
 
+if TYPE_CHECKING:
+    from freshkv.core.plugins import PluginProblem
+
 HELP = (
     "Look at this installation: versions, devices, bundled models, plugins.\n\n"
-    "Ends with exit code 1 if something is wrong; what, is said in lines that begin with 'problem'.\n\n"
+    "Ends with exit code 1 if something is wrong; what, is said in lines that begin with 'problem'. Below the problem "
+    "of a plugin stands where it is installed, what it asks for, and where it failed.\n\n"
     "\b\n"
     "Example:\n"
     "  freshkv doctor\n"
@@ -30,7 +36,7 @@ def doctor(debug: Debug = False) -> None:
     problems: list[str] = []
     for section in (_versions, _devices, _models, _plugins):
         for name, fact in section(problems):
-            console.print(f"{name:<14}{fact}", markup=False, soft_wrap=True)
+            console.print(f"{name:<13} {fact}", markup=False, soft_wrap=True)
     for problem in problems:
         console.print(f"problem: {problem}", style="red", markup=False, soft_wrap=True)
     if problems:
@@ -46,6 +52,7 @@ def _versions(problems: list[str]) -> Facts:
 
     yield "freshkv", VERSION
     yield "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    yield "environment", sys.prefix
     for package in PACKAGES:
         try:
             yield package, version(package)
@@ -68,6 +75,7 @@ def _devices(problems: list[str]) -> Facts:
 def _models(problems: list[str]) -> Facts:
     from freshkv import load
     from freshkv.core.errors import FreshkvError
+    from freshkv.core.registry import PluginWarning
     from freshkv.models.registry import bundled_models
     from freshkv.models.tokenizer import load_tokenizer
 
@@ -76,7 +84,9 @@ def _models(problems: list[str]) -> Facts:
         problems.append("no bundled model is in the package; reinstall freshkv")
     for name in names:
         try:
-            model, tokenizer = load(name), load_tokenizer(name)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", PluginWarning)  # told below, with what they mean
+                model, tokenizer = load(name), load_tokenizer(name)
         except FreshkvError as error:
             problems.append(f"bundled model {name}: {error}")
         else:
@@ -85,16 +95,19 @@ def _models(problems: list[str]) -> Facts:
 
 
 def _plugins(problems: list[str]) -> Facts:
-    from freshkv.core.registry import decoders, installed_plugins, policies
-    from freshkv.models.tasks import tasks
+    from freshkv.core.plugins import API_VERSION
+    from freshkv.core.registry import installed_plugins
+    from freshkv.models.extensions import additions, plugin_problems
 
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        for registry in (policies, decoders, tasks):
-            registry.__wrapped__()  # the registry itself warns only once
-    problems.extend(dict.fromkeys(str(warning.message) for warning in caught))
-    found = installed_plugins().distributions
-    for name, distribution in found.items():
-        yield f"plugin {name}", distribution
-    if not found:
+    yield "plugin api", str(API_VERSION)
+    problems.extend(_explain(problem) for problem in plugin_problems())
+    found = additions()
+    for (name, distribution), added in found.items():
+        yield f"plugin {name}", f"{distribution}: {', '.join(added) or 'adds nothing'}"
+    if not found and not installed_plugins().problems:
         yield "plugins", "none installed"
+
+
+def _explain(problem: PluginProblem) -> str:
+    """The line that everybody sees, and the facts below it."""
+    return "\n".join([str(problem), *(f"  {name:<14}{fact}" for name, fact in problem.facts)])

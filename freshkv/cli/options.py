@@ -50,3 +50,9 @@ Threads = Annotated[
         rich_help_panel=MACHINE,
     ),
 ]
+StrictPlugins = Annotated[
+    bool,
+    typer.Option(
+        "--strict-plugins", help="Stop if an installed plugin does not work, where it would be skipped with a warning."
+    ),
+]

@@ -22,16 +22,20 @@ class AttentionDrift:
     def __init__(self, layers: int) -> None:
         self._layers: list[_Remembered | None] = [None] * layers
 
-    def update(self, layer: int, queries: Tensor, keys: Tensor, rows: RowSet, visible: Tensor | None) -> Tensor:
+    def update(
+        self, layer: int, queries: Tensor, keys: Tensor, rows: RowSet, visible: Tensor | None, is_valid: Tensor
+    ) -> Tensor:
         """1 - cosine of what the rows pay to the last pass's most-attended key, now and then: float32 [batch].
 
-        Over the rows refreshed in this layer in both passes; NaN in the first pass and where there is no such row.
+        Over the rows refreshed in this layer in both passes, padding (where ``is_valid``, bool [batch, seq], is False)
+        left out; NaN in the first pass and where there is no such row.
         """
         batch, seq = keys.shape[:2]
         attention = _mean_attention(queries, keys, rows, visible)  # [batch, widest, seq]
         paid = torch.full((batch, seq, seq), torch.nan, device=keys.device).flatten(0, 1)
         rows.put(paid, rows.packed(attention))
-        paid = paid.view(batch, seq, seq)
+        # padding pays nothing, or else a sequence would depend on how far it is padded
+        paid = paid.view(batch, seq, seq).masked_fill(~is_valid[:, :, None], torch.nan)
         before = self._layers[layer]
         drift = torch.full((batch,), torch.nan, device=keys.device)
         if before is not None:

@@ -196,7 +196,7 @@ class Engine:
         if self._keep_queries:
             self._queries.append((rows, queries))
         if self._drift is not None:
-            self.attention_drift = self._drift.update(layer, queries, keys, rows, seen)
+            self.attention_drift = self._drift.update(layer, queries, keys, rows, seen, self._is_valid)
         return self.network.attention_output(layer, attend(queries, keys, values, rows, seen))
 
     def _nothing_refreshed(self, rows: RowSet) -> None:

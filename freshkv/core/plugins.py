@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import traceback
 from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from functools import cache
 from importlib.metadata import Distribution, EntryPoint, distribution, distributions
 from inspect import getattr_static, isclass, isfunction
 from typing import Any
@@ -80,7 +82,8 @@ class PluginProblem:
         whole = f"plugin '{self.plugin}' of {self.distribution}"
         what = f"{self.part} of {whole}" if self.part else whole
         sentences = [f"{what} was skipped: {self.reason}", *([f"To mend it, {self.mend}"] if self.mend else [])]
-        return " ".join(text if text.endswith((".", "?", "!")) else f"{text}." for text in sentences)
+        line = " ".join(text if text.endswith((".", "?", "!")) else f"{text}." for text in sentences)
+        return " ".join(line.split())  # one line, whatever a plugin's own messages hold
 
 
 @frozen(eq=False)
@@ -100,18 +103,6 @@ class Plugin:
     def problem(self, objection: Objection, part: str = "") -> PluginProblem:
         """What is wrong with ``part`` of this plugin."""
         return PluginProblem(self.name, self.distribution, objection.reason, objection.mend, part, self.facts)
-
-    def call(self, hook: str) -> tuple[Any, ...] | Objection:
-        """What the hook returns, as one tuple."""
-        try:
-            found: list[Any] = []
-            for result in getattr(self.manager.hook, hook)():
-                if isclass(result) or isinstance(result, str) or not isinstance(result, Iterable):
-                    return Objection(f"it returned {_short(result)}, not a list", "return a list of classes")
-                found.extend(result)
-            return tuple(found)
-        except (Exception, SystemExit) as error:
-            return Objection(f"it raised {describe_error(error)}", _mend_error(error, self.distribution))
 
 
 @frozen
@@ -140,12 +131,26 @@ class Plugins:
         for plugin in self.loaded:
             if hook not in plugin.hooks:
                 continue
-            answer = plugin.call(hook)
+            answer = call_hook(plugin, hook)
             if isinstance(answer, Objection):
                 problems.append(plugin.problem(answer, part=f"hook {hook}"))
             else:
                 found.append(Contribution(plugin, answer))
         return found, problems
+
+
+@cache
+def call_hook(plugin: Plugin, hook: str) -> tuple[Any, ...] | Objection:
+    """What a plugin returns from a hook, as one tuple; asked once, so that it is always the same classes."""
+    try:
+        found: list[Any] = []
+        for result in getattr(plugin.manager.hook, hook)():
+            if isclass(result) or isinstance(result, str) or not isinstance(result, Iterable):
+                return Objection(f"it returned {shorten(result)}, not a list", "return a list of classes")
+            found.extend(result)
+        return tuple(found)
+    except (Exception, SystemExit) as error:
+        return Objection(f"it raised {describe_error(error)}", _mend_error(error, plugin.distribution))
 
 
 def load_plugins() -> Plugins:
@@ -167,26 +172,33 @@ def load_plugins() -> Plugins:
 
 
 def admit(entry: EntryPoint, title: str, facts: tuple[tuple[str, str], ...] = ()) -> Plugin | PluginProblem:
-    """Import what the entry point names and check that its hooks are ours; ``title``: distribution and version."""
+    """Import what the entry point names and check it; ``title``: distribution and version."""
     try:
         target = entry.load()
     except (Exception, SystemExit) as error:
         reason = f"it cannot be imported ({describe_error(error)})"
         where = (("raised at", last_line(error)),)
         return PluginProblem(entry.name, title, reason, _mend_error(error, title), facts=facts + where)
+    return inspect_plugin(target, entry.name, title, facts)
+
+
+def inspect_plugin(
+    target: Any, name: str, title: str, facts: tuple[tuple[str, str], ...] = ()
+) -> Plugin | PluginProblem:
+    """Check that ``target``, a module or an object with hooks, is a plugin for this version."""
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(Hooks)
     try:
-        objection = _object_to_version(target, title) or _register(manager, target, entry.name)
+        objection = _object_to_version(target, title) or _register(manager, target, name)
     except Exception as error:
         objection = Objection(f"it cannot be inspected ({describe_error(error)})", _mend_error(error, title))
-    plugin = Plugin(entry.name, title, manager, facts)
+    plugin = Plugin(name, title, manager, facts)
     return plugin if objection is None else plugin.problem(objection)
 
 
 def describe_error(error: BaseException) -> str:
     """Type and message of an error, in one line of bearable length."""
-    return f"{type(error).__name__}: {_short(error, str)}".rstrip(": ")
+    return f"{type(error).__name__}: {shorten(error, str)}".rstrip(": ")
 
 
 def last_line(error: BaseException) -> str:
@@ -213,8 +225,9 @@ def _register(manager: pluggy.PluginManager, target: Any, name: str) -> Objectio
 def _explain_hook(manager: pluggy.PluginManager, message: str) -> Objection:
     unknown = [name for name in vars(manager.hook) if not name.startswith("_") and name not in HOOKS]
     if unknown:
-        reason = f"there is no hook '{unknown[0]}'.{did_you_mean(unknown[0], HOOKS)}"
-        return Objection(reason, f"use a name of {', '.join(HOOKS)}")
+        nearest = get_close_matches(unknown[0], HOOKS, n=1)
+        reason = f"there is no hook '{unknown[0]}'.{did_you_mean(unknown[0], nearest)}"
+        return Objection(reason, "rename it" if nearest else f"use a name of {', '.join(HOOKS)}")
     facts = [line.strip() for line in message.splitlines()[1:]]  # the first line names the plugin, as we do
     return Objection(f"a hook has the wrong signature ({'; '.join(facts)})", "write it without arguments")
 
@@ -224,16 +237,15 @@ def _object_to_version(target: Any, title: str) -> Objection | None:
     if version == API_VERSION and not isinstance(version, bool):
         return None
     if not isinstance(version, int) or isinstance(version, bool):
-        return Objection(f"its {API_ATTRIBUTE} is {_short(version)}", f"set {API_ATTRIBUTE} = {API_VERSION}")
-    name = title.split()[0]
+        return Objection(f"its {API_ATTRIBUTE} is {shorten(version)}", f"set {API_ATTRIBUTE} = {API_VERSION}")
+    name = title.split(maxsplit=1)[0]
     reason = f"it is written for version {version} of the plugin interface, and freshkv {VERSION} has {API_VERSION}"
-    return Objection(
-        reason, f"upgrade freshkv or install an older {name}" if version > API_VERSION else f"upgrade {name}"
-    )
+    mend = f"upgrade freshkv or install an older {name}" if version > API_VERSION else f"upgrade {name}"
+    return Objection(reason, mend)
 
 
 def _mend_error(error: BaseException, title: str) -> str:
-    name = title.split()[0]
+    name = title.split(maxsplit=1)[0]
     missing = getattr(error, "name", None) if isinstance(error, ImportError) else None
     if missing is not None and missing.split(".")[0] == GROUP:
         return f"install versions of {name} and freshkv that belong together (this is freshkv {VERSION})"
@@ -262,6 +274,10 @@ def _facts(entry: EntryPoint, found: Distribution) -> tuple[tuple[str, str], ...
     )
 
 
-def _short(value: object, form: Any = repr) -> str:
-    text = " ".join(form(value).split())
+def shorten(value: object, form: Any = repr) -> str:
+    """The value as text in one line of bearable length."""
+    try:
+        text = " ".join(form(value).split())
+    except Exception:  # a plugin's own __repr__ or __str__
+        text = f"a {type(value).__name__}"
     return text if len(text) <= 200 else f"{text[:197]}..."

@@ -16,7 +16,7 @@ from attrs import frozen
 
 from freshkv.core.decoder import Decoder
 from freshkv.core.errors import InputError, PluginError, SpecError
-from freshkv.core.plugins import Objection, PluginProblem, Plugins, describe_error, load_plugins
+from freshkv.core.plugins import Objection, PluginProblem, Plugins, describe_error, load_plugins, shorten
 from freshkv.core.policy import CachePolicy
 from freshkv.core.spec import Configurable, describe_fields, parse_spec, split_spec
 
@@ -135,11 +135,11 @@ def _object(kind: Kind[Any], given: Any, known: Mapping[str, type], owners: Mapp
 def _object_to_class(kind: Kind[Any], given: Any) -> Objection | None:
     base = f"{kind.base.__module__.split('.')[0]}.{kind.base.__name__}"
     if not inspect.isclass(given):
-        return Objection(f"{kind.hook} returned {given!r}, which is not a class", f"return subclasses of {base}")
+        return Objection(f"{kind.hook} returned {shorten(given)}, which is not a class", f"return subclasses of {base}")
     if not issubclass(given, kind.base):
         return Objection(f"it is not a subclass of {kind.base.__name__}", f"make it a subclass of {base}")
     if inspect.isabstract(given):
-        missing = sorted(given.__abstractmethods__)
+        missing = sorted(getattr(given, "__abstractmethods__", ()))
         return Objection(f"it has no method {', no '.join(missing)}", f"write {', '.join(missing)}")
     return kind.object_to(given)
 
@@ -152,7 +152,7 @@ def _object_to_name(
     except AttributeError:
         name = None
     if name is None or name == "":
-        return Objection(f"it has no {kind.name_field}", f"set {kind.name_field} in the class")
+        return Objection(f"it has no {kind.name_field}", f"give it a {kind.name_field}")
     if not is_name(name):
         return Objection(
             f"its {kind.name_field} is {name!r}", "use letters, digits, '-', '_' and '.' only, a letter first"

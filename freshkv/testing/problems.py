@@ -61,6 +61,24 @@ class Problem:
             seeds=self.seeds[sequence : sequence + 1],
         )
 
+    def only(self, sequence: int) -> Problem:
+        """One sequence by itself, with its padding."""
+        mine = slice(sequence, sequence + 1)
+        return self.evolve(input_ids=self.input_ids[mine], is_valid=self.is_valid[mine], seeds=self.seeds[mine])
+
+    def padded(self, columns: int) -> Problem:
+        """The same prompts with more padding, which holds token 1."""
+        padding = self.is_valid.new_zeros((self.batch, columns))
+        return self.evolve(
+            input_ids=torch.cat((padding.long() + 1, self.input_ids), dim=1),
+            is_valid=torch.cat((padding, self.is_valid), dim=1),
+        )
+
+    def refilled(self) -> Problem:
+        """The same prompts, with other tokens in their padding."""
+        other = (self.input_ids * 5 + 2) % self.shape.vocabulary
+        return self.evolve(input_ids=torch.where(self.is_valid, self.input_ids, other))
+
     def evolve(self, **changes: Any) -> Problem:
         """The same problem with other fields."""
         import attrs

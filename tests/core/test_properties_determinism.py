@@ -8,6 +8,7 @@ from hypothesis import given
 
 from freshkv import CachePolicy, Decoder
 from freshkv.core.sampling import Sampling
+from freshkv.decoders.dream import DreamDecoder
 from freshkv.testing import NetworkShape, Problem
 from freshkv.testing.strategies import left_padded, problems
 from tests.core.support import any_decoder, any_policy, assert_same_run, examples
@@ -30,7 +31,8 @@ def test_the_same_arguments_give_the_same_run(problem: Problem, policy: CachePol
 def test_at_temperature_0_seeds_change_only_what_is_random_in_the_order(
     problem: Problem, policy: CachePolicy, decoder: Decoder
 ) -> None:
-    if getattr(decoder, "score", None) == "random" or "random" in decoder.spec:
+    # Dream's origin, or a temperature of its own, draws the order of positions at random, and with it the tokens
+    if getattr(decoder, "score", None) == "random" or isinstance(decoder, DreamDecoder):
         return
     other = problem.evolve(seeds=tuple(seed + 1 for seed in problem.seeds))
     assert_same_run(problem.run(policy, decoder), other.run(policy, decoder))

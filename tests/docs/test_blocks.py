@@ -22,7 +22,7 @@ from freshkv.cli import app
 from tests.docs.pages import PAGES, ROOT, Block, Page
 
 RUNNABLE = ("python", "console", "bash")
-KNOWN = (*RUNNABLE, "output", "text", "mermaid", "json")
+KNOWN = (*RUNNABLE, "output", "text", "json")
 
 
 def _pages(*languages: str) -> list[Page]:

@@ -99,10 +99,16 @@ def _bits_with(cell: int, number: str) -> int:
 
 
 def draw_board(randomness: Random, *, held_out: bool) -> tuple[str, str]:
-    """Clues with exactly one solution, and that solution, from the half that ``held_out`` names."""
+    """Clues with exactly one solution, and that solution, from the half that ``held_out`` names.
+
+    Held-out boards have every number of clues equally often. In training, boards with many clues are commoner: they
+    more often have one solution, and they are easier to learn from.
+    """
+    clue_count = randomness.randint(FEWEST_CLUES, MOST_CLUES) if held_out else None
     while True:
         solution = randomness.choice(_ordered_solutions())
-        given = set(randomness.sample(range(CELLS), randomness.randint(FEWEST_CLUES, MOST_CLUES)))
+        given_count = clue_count or randomness.randint(FEWEST_CLUES, MOST_CLUES)
+        given = set(randomness.sample(range(CELLS), given_count))
         clues = "".join(cell if index in given else BLANK for index, cell in enumerate(solution))
         if solution_bits(clues).bit_count() == 1 and is_held_out(clues) == held_out:
             return clues, solution

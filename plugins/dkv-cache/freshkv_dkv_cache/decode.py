@@ -12,8 +12,8 @@ from freshkv import CachePolicy, Selection, StepView
 class DKVDecode(CachePolicy):
     """dKV-Cache-Decode (arXiv:2505.15781, section 3.2). Exact when refresh_every = 1.
 
-    The keys and values of a token settle only after it is decoded, so it is cached one step late. The two first steps of
-    a block and every ``refresh_every``-th one recompute everything.
+    The keys and values of a token settle only after it is decoded, so it is cached one step late. The two first steps
+    of a block and every ``refresh_every``-th one recompute everything.
     """
 
     name = "dkv-decode"
