@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,7 @@ def test_every_check_is_a_test_method_that_explains_itself() -> None:
         methods = [name.removeprefix("test_") for name in vars(base) if name.startswith("test_")]
         assert methods == list(checks)
         for name in checks:
-            assert len(name.split("_")) >= 4, "names are sentences"
+            assert len(name.split("_")) >= 3, "names are sentences"
             assert getattr(base, f"test_{name}").__doc__
 
 
@@ -57,12 +58,14 @@ def test_an_expected_failure_of_a_decoder_may_be_named_like_its_test() -> None:
 
 def test_an_expected_failure_that_passes_fails() -> None:
     mine = contract(policy=Whole, expected_failures={PADDING: "it did once"})
-    with pytest.raises(pytest.fail.Exception, match="no longer fails; remove it from TestMine.expected_failures"):
+    with pytest.raises(pytest.fail.Exception, match=r"no longer fails; remove it from TestMine\.expected_failures"):
         mine.test_padding_changes_nothing()
 
 
 def test_an_expected_failure_of_no_check_is_an_error_with_near_names() -> None:
-    with pytest.raises(InputError, match="names 'padding_changes_something', which is no check. Did you mean 'padding"):
+    with pytest.raises(
+        InputError, match=r"names 'padding_changes_something', which is no check\. Did you mean 'padding"
+    ):
         contract(policy=Whole, expected_failures={"padding_changes_something": "typo"})
 
 
@@ -125,5 +128,5 @@ def test_pytest_runs_and_reports_the_kit(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stdout
     assert "CountsPadding answers otherwise without the padding" in done.stdout
-    assert "1 failed, 2 passed, 2 skipped, 1 xfailed" in done.stdout
+    assert re.search(r"1 failed, 2 passed, 2 skipped, \d+ deselected, 1 xfailed", done.stdout)
     assert "Traceback" not in done.stdout

@@ -102,7 +102,15 @@ def a_run_ends_with_every_position_decided(subject: Subject, draw: Draw) -> None
 )
 def a_sequence_that_meets_eos_ends_there_and_is_filled_with_it(subject: Subject, draw: Draw) -> None:
     """The run stops at an EOS that is known to turn up."""
-    case = _with_eos(_case(subject, draw), draw)
+    drawn = _case(subject, draw, batch=(2, 3))
+    case = attrs.evolve(drawn, problem=drawn.problem.evolve(gen_length=8, block_length=4))
+    first = case.run().trace[0]
+    # what is committed first is an EOS with masks before and behind it
+    for token in sorted(set(first.tokens[first.committed].tolist())):
+        _stop_at(attrs.evolve(case, problem=case.problem.evolve(eos_token_id=token)))
+
+
+def _stop_at(case: Case) -> None:
     run, problem = case.run(), case.problem
     final = run.trace[-1].tokens[:, problem.prompt_length :]
     for sequence, (tokens, response) in enumerate(zip(final, run.responses, strict=True)):
