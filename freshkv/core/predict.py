@@ -9,10 +9,12 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from freshkv.core.check import check_tensor
 from freshkv.core.decoder import Decoder, Prediction
 from freshkv.core.distribution import Distribution
 from freshkv.core.divergence import DivergenceMemory
 from freshkv.core.engine import ForwardResult
+from freshkv.core.errors import DecoderError, FreshkvError
 from freshkv.core.network import Network
 from freshkv.core.sampling import Sampling
 
@@ -66,7 +68,7 @@ class Predictor:
             best = self._choose(distribution, draws.flatten()[places])
             proposed[places] = best
             broken[places] = ~distribution.log_normaliser.isfinite()
-            confidence[places] = self._decoder.score_tokens(distribution, best, noise.flatten()[places])
+            confidence[places] = self._score(distribution, best, noise.flatten()[places])
             distributions.append(distribution)
         confidence = confidence.view(tokens.shape)
         prediction = Prediction(
@@ -83,6 +85,17 @@ class Predictor:
     def keep(self, places: list[int]) -> None:
         """Forget the generators of all sequences but these."""
         self._generators = [self._generators[place] for place in places]
+
+    def _score(self, distribution: Distribution, tokens: Tensor, noise: Tensor) -> Tensor:
+        where = f"{type(self._decoder).__name__}.score_tokens"
+        try:
+            score = self._decoder.score_tokens(distribution, tokens, noise)
+        except FreshkvError:
+            raise
+        except Exception as cause:
+            raise DecoderError(f"{where} raised {type(cause).__name__}: {cause}") from cause
+        check_tensor(score, torch.float32, tuple(tokens.shape), where, DecoderError)
+        return score
 
     def _choose(self, distribution: Distribution, draws: Tensor) -> Tensor:
         return distribution.best if self._sampling.temperature == 0.0 else distribution.sample(draws)

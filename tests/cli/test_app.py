@@ -11,7 +11,7 @@ from freshkv.cli.failures import exit_code
 from freshkv.core import errors
 from freshkv.core.version import VERSION
 
-COMMANDS = ("compare", "generate", "list", "doctor")
+COMMANDS = ("compare", "generate", "list", "new", "check", "doctor")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

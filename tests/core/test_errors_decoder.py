@@ -12,8 +12,10 @@ from torch import Tensor
 
 import freshkv
 from freshkv import Commit, Decoder, Prediction, StepView
+from freshkv.core.distribution import Distribution
 from freshkv.core.errors import DecoderError, NumericalError
 from freshkv.core.sampling import Sampling
+from freshkv.decoders.confidence import ConfidenceDecoder
 from freshkv.testing import NetworkShape, WatchedNetwork, tiny_network
 from tests.core.support import DECODERS
 from tests.core.test_properties_batch import uneven_problem
@@ -205,3 +207,19 @@ def test_an_error_of_the_network_itself_is_not_dressed_up() -> None:
 
     with pytest.raises(MemoryError, match="too large"):
         freshkv.generate(OutOfMemory(tiny_network(NetworkShape())), torch.tensor([[1]]), gen_length=2)
+
+
+def test_a_score_that_fails_names_the_decoder():
+    class Stumbles(ConfidenceDecoder):
+        def score_tokens(self, distribution: Distribution, tokens: Tensor, noise: Tensor) -> Tensor:
+            raise ZeroDivisionError("no tokens")
+
+    class Misshapen(ConfidenceDecoder):
+        def score_tokens(self, distribution: Distribution, tokens: Tensor, noise: Tensor) -> Tensor:
+            return tokens
+
+    problem = uneven_problem()
+    with pytest.raises(DecoderError, match=r"Stumbles.score_tokens raised ZeroDivisionError: no tokens"):
+        problem.run(decoder=Stumbles())
+    with pytest.raises(DecoderError, match=r"Misshapen.score_tokens returned int64 .*; expected float32"):
+        problem.run(decoder=Misshapen())
