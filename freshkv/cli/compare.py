@@ -30,6 +30,10 @@ HELP = (
 )
 
 
+#: one token a step, and as many as are certain: some policies only show a loss with the second
+DECODERS = ["confidence", "threshold"]
+
+
 @reports_errors
 def compare(
     model: options.Model = "tiny-llada",
@@ -43,7 +47,7 @@ def compare(
         ),
     ] = None,
     decoder: Annotated[
-        list[str] | None, typer.Option("--decoder", help="A decoder, likewise. Left out: confidence.")
+        list[str] | None, typer.Option("--decoder", help="A decoder, likewise. Left out: confidence and threshold.")
     ] = None,
     problems: Annotated[int, typer.Option("--problems", help="Problems of each task, for each seed.")] = 20,
     seed: Annotated[
@@ -74,7 +78,7 @@ def compare(
             model=model,
             tasks=task,
             policies=policy,
-            decoders=decoder,
+            decoders=decoder or DECODERS,
             problems=problems,
             seeds=seed,
             gen_length=gen_length,

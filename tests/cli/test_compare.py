@@ -24,7 +24,9 @@ def test_the_table_has_every_policy_and_column(invoke, small):
     for column in ("racy", "interval", "same as", "tokens", "speed-", "wards", "rows/", "peak"):
         assert column in table
     assert "Results: results/" in table
-    assert "5 sequences; results go to results/" in result.stderr
+    assert "10 sequences; results go to results/" in result.stderr
+    assert "confidence" in table
+    assert "threshold" in table
     assert "\x1b" not in result.output
 
 
@@ -37,13 +39,13 @@ def test_given_policies_and_decoders_are_crossed(invoke, small):
 
 
 def test_a_second_run_continues(invoke, small, tmp_path):
-    first = invoke("compare", *small, "--output", "out.jsonl")
+    first = invoke("compare", *small, "--decoder", "confidence", "--output", "out.jsonl")
     path = tmp_path / "out.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:3]))
-    second = invoke("compare", *small, "--output", "out.jsonl")
+    second = invoke("compare", *small, "--decoder", "confidence", "--output", "out.jsonl")
     assert "Continuing out.jsonl: 2 of 5 sequences are there." in second.stderr
-    third = invoke("compare", *small, "--output", "out.jsonl")
+    third = invoke("compare", *small, "--decoder", "confidence", "--output", "out.jsonl")
     assert "All 5 sequences are in out.jsonl from an earlier run." in third.stderr
     assert third.stdout == second.stdout
     assert first.exit_code == second.exit_code == third.exit_code == 0
@@ -67,7 +69,7 @@ def test_ctrl_c_says_what_is_kept_and_how_to_continue(invoke, small, monkeypatch
         return original(*arguments)
 
     monkeypatch.setattr(runner, "decode", interrupted)
-    result = invoke("compare", *small, "--output", "out.jsonl")
+    result = invoke("compare", *small, "--decoder", "confidence", "--output", "out.jsonl")
     assert result.exit_code == 130
     assert "Stopped. 2 of 5 sequences are kept in out.jsonl; the same command continues from there." in result.stderr
     assert (tmp_path / "out.jsonl").read_bytes().count(b"\n") == 3
