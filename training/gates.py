@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 import freshkv
-from freshkv import CachePolicy, Selection, StepView
+from freshkv import CachePolicy, LayerView, LayerwisePolicy, Selection, StepView
 from freshkv.models.backbone import LlamaLikeModel
 from freshkv.models.tasks import Problem, Task, tasks
 from training.recipe import ORDERED_SHARES
@@ -29,14 +29,18 @@ GOOD, BAD, MARGIN = 0.95, 0.2, 0.1
 
 
 @frozen
-class MaskTime(CachePolicy):
-    """Predict the masks of the block and refresh nothing else: a row keeps the keys and values it had as a mask."""
+class MaskTime(LayerwisePolicy):
+    """Refresh the masks of the block and nothing else: a row keeps what it had as a mask once its token is known.
+
+    Layer-wise, so that this holds in a model with shifted logits, too: there a known row predicts the next position from
+    its cached outputs, while a narrow policy would have to compute it again.
+    """
 
     name = "mask-time"
 
-    def select(self, view: StepView) -> Selection:
-        """In a model with shifted logits, the rows before the masks are computed, and only they."""
-        return Selection(predict=view.in_block & view.is_masked)
+    def select_layer(self, view: StepView, layer: LayerView) -> Tensor:
+        """The same rows in all layers."""
+        return view.in_block & view.is_masked
 
 
 @frozen

@@ -28,5 +28,5 @@ class Recipe:
 
 RECIPES = {
     "tiny-llada": Recipe(layers=4, steps=2000, sequences={"sudoku": 32, "sums": 20, "weave": 12}),
-    "tiny-dream": Recipe(layers=4, steps=2000, sequences={"sudoku": 32, "sums": 20, "weave": 12}),
+    "tiny-dream": Recipe(layers=5, steps=3000, sequences={"sudoku": 26, "sums": 28, "weave": 10}),
 }
