@@ -28,19 +28,66 @@ def unfold_heads(attended: Tensor, heads: int) -> Tensor:
     return grouped.permute(0, 3, 1, 2, 4).reshape(batch, folded // group, heads, width)
 
 
+def over_queries(visible: Tensor, queries: int, group: int) -> Tensor:
+    """``visible``, bool [batch, seq] or [batch, widest, seq], for folded heads: [batch, 1, queries, seq].
+
+    ``queries`` counts folded rows, ``group`` query heads that share a key head.
+    """
+    if visible.ndim == 2:
+        return visible[:, None, None, :].expand(-1, -1, queries, -1)
+    return visible.repeat(1, group, 1)[:, None]
+
+
 def attend(queries: Tensor, keys: Tensor, values: Tensor, rows: RowSet, visible: Tensor | None) -> Tensor:
     """What each row's query gathers.
 
     ``queries`` [rows, heads, head_width], packed; ``keys`` and ``values`` [batch, seq, kv_heads, head_width];
-    ``visible`` bool [batch, seq], or None when every key may be attended. Returns [rows, heads, head_width].
+    ``visible`` bool [batch, seq], [batch, widest, seq] where rows see different keys, or None when every key may be
+    attended. Returns [rows, heads, head_width].
     """
     heads, kv_heads = queries.shape[1], keys.shape[2]
     folded = fold_heads(rows.rectangular(queries), kv_heads)
-    mask = None if visible is None else visible[:, None, None, :].expand(-1, -1, folded.shape[2], -1)
+    mask = None if visible is None else over_queries(visible, folded.shape[2], heads // kv_heads)
     attended = functional.scaled_dot_product_attention(
         folded, keys.transpose(1, 2), values.transpose(1, 2), attn_mask=mask
     )
     return rows.packed(unfold_heads(attended, heads))
+
+
+def attention_of(queries: Tensor, keys: Tensor, rows: RowSet, visible: Tensor | None) -> Tensor:
+    """Attention probabilities, float32 [rows, heads, seq]; for few rows. Arguments as in ``attend``."""
+    kv_heads, width, heads = *keys.shape[2:], queries.shape[1]
+    scores = (fold_heads(rows.rectangular(queries), kv_heads) @ keys.permute(0, 2, 3, 1)).float() * width**-0.5
+    if visible is not None:
+        scores = scores.masked_fill(~over_queries(visible, scores.shape[2], heads // kv_heads), float("-inf"))
+    return rows.packed(unfold_heads(scores.softmax(dim=-1), heads))
+
+
+def weighted_scores(queries: Tensor, keys: Tensor, weights: Tensor, rows: RowSet, visible: Tensor | None) -> Tensor:
+    """Sum over rows of ``weights`` [rows] times their head-mean query-key products: float32 [batch, seq].
+
+    Scaled as for the softmax, which is not taken; 0 where a key is not visible. Arguments as in ``attend``.
+    """
+    batch, _, kv_heads, width = keys.shape
+    heads = queries.shape[1]
+    if visible is not None and visible.ndim == 3:
+        return _weighted_scores_by_row(queries, keys, weights, rows, visible)
+    sequence = rows.flat // rows.mask.shape[1]
+    weighted = queries.float() * weights[:, None, None]
+    mean = weighted.new_zeros(batch, heads, width).index_add(0, sequence, weighted)
+    by_key_head = mean.view(batch, kv_heads, heads // kv_heads, width).sum(dim=2) / heads
+    scores: Tensor = torch.einsum("bkw,bskw->bs", by_key_head, keys.float()) * width**-0.5
+    return scores if visible is None else scores.masked_fill(~visible, 0.0)
+
+
+def _weighted_scores_by_row(queries: Tensor, keys: Tensor, weights: Tensor, rows: RowSet, visible: Tensor) -> Tensor:
+    """The same where each row has a mask of its own."""
+    heads, kv_heads, width = queries.shape[1], *keys.shape[2:]
+    grouped = torch.unflatten(rows.rectangular(queries.float()), 2, (kv_heads, heads // kv_heads)).sum(dim=3) / heads
+    scores = torch.einsum("brkw,bskw->brs", grouped, keys.float()).masked_fill(~visible, 0.0) * width**-0.5
+    sequence = rows.flat // rows.mask.shape[1]
+    weighted = rows.packed(scores) * weights[:, None]
+    return weighted.new_zeros(keys.shape[:2]).index_add(0, sequence, weighted)
 
 
 def weighted_attention(
@@ -64,7 +111,8 @@ def weighted_attention(
         part = fold_heads(rectangle[:, start : start + step], kv_heads)
         scores = (part @ transposed).float() * width**-0.5
         if visible is not None:
-            scores = scores.masked_fill(~visible[:, None, None, :], float("-inf"))
+            mine = visible if visible.ndim == 2 else visible[:, start : start + step]
+            scores = scores.masked_fill(~over_queries(mine, scores.shape[2], heads // kv_heads), float("-inf"))
         share = weight[:, start : start + step].repeat(1, heads // kv_heads)[:, None, None, :] / heads
         total = total + (share @ scores.softmax(dim=-1)).sum(dim=(1, 2))
     return total

@@ -1,71 +1,70 @@
-"""Whether the attention to the most-attended key has moved since the step before, layer by layer."""
+"""Whether the attention that some rows pay has changed since the pass before, layer by layer."""
 
 from __future__ import annotations
 
 import torch
-from attrs import frozen
 from torch import Tensor
 
-from freshkv.core.attention import fold_heads
+from freshkv.core.attention import attention_of
+from freshkv.core.pattern import PatternSight
 from freshkv.core.rows import RowSet
-
-
-@frozen(eq=False)
-class _Remembered:
-    key: Tensor  #: long [batch]; the most-attended key
-    paid: Tensor  #: float32 [batch, seq]; what each row paid to it, NaN where the row was not refreshed
+from freshkv.core.store import RowStore
+from freshkv.core.visible import VisibleKeys
 
 
 class AttentionDrift:
-    """Watches head-mean attention in the layers of consecutive passes (Elastic-Cache, arXiv:2510.14973, section 3)."""
+    """Compares what watched rows pay in a layer, before and after the layer's rows are written to ``store``.
 
-    def __init__(self, layers: int) -> None:
-        self._layers: list[_Remembered | None] = [None] * layers
+    Elastic-Cache (arXiv:2510.14973, section 3) watches the rows of the most-attended tokens. What a row paid in the
+    pass before is found from its cached query and the keys as that pass left them.
+    """
 
-    def update(
-        self, layer: int, queries: Tensor, keys: Tensor, rows: RowSet, visible: Tensor | None, is_valid: Tensor
-    ) -> Tensor:
-        """1 - cosine of what the rows pay to the last pass's most-attended key, now and then: float32 [batch].
+    def __init__(self, store: RowStore, sight: PatternSight | None = None) -> None:
+        self._store = store
+        self._sight = sight
+        self._watch: Tensor | None = None
+        self._among: RowSet | None = None  # the layer's rows that _watched is of
+        self._watched: RowSet | None = None
+        self._paid: Tensor | None = None
 
-        Over the rows refreshed in this layer in both passes, padding (where ``is_valid``, bool [batch, seq], is False)
-        left out; NaN in the first pass and where there is no such row.
+    @property
+    def count(self) -> int:
+        """Rows that are compared in the layer at hand."""
+        return 0 if self._watched is None else self._watched.count
+
+    def start(self, watch: Tensor | None) -> None:
+        """Begin a pass. ``watch`` is bool [batch, seq], padding left out; None: nothing is watched."""
+        self._watch, self._among, self._watched = watch, None, None
+
+    def before(self, layer: int, rows: RowSet, visible: Tensor | None) -> None:
+        """Look at the layer before ``rows`` are written. ``visible`` is bool [batch, seq], or None: all keys."""
+        if self._among is not rows:
+            watched = None if self._watch is None else RowSet.of(self._watch & rows.mask)
+            self._among, self._watched = rows, None if watched is None or watched.count == 0 else watched
+        if self._watched is not None:
+            queries = self._watched.take(self._store.queries(layer))
+            self._paid = attention_of(queries, self._store.keys(layer), self._watched, self._seen(layer, visible))
+
+    def after(self, layer: int, rows: RowSet, queries: Tensor, visible: Tensor | None) -> Tensor:
+        """Look again when ``rows`` and their ``queries`` are written: float32 [batch], NaN where nothing is watched.
+
+        1 - cosine of what a sequence's watched rows pay, all rows and heads together, now and in the pass before.
         """
-        batch, seq = keys.shape[:2]
-        attention = _mean_attention(queries, keys, rows, visible)  # [batch, widest, seq]
-        paid = torch.full((batch, seq, seq), torch.nan, device=keys.device).flatten(0, 1)
-        rows.put(paid, rows.packed(attention))
-        # padding pays nothing, or else a sequence would depend on how far it is padded
-        paid = paid.view(batch, seq, seq).masked_fill(~is_valid[:, :, None], torch.nan)
-        before = self._layers[layer]
-        drift = torch.full((batch,), torch.nan, device=keys.device)
-        if before is not None:
-            now = _column(paid, before.key)
-            both = ~(now.isnan() | before.paid.isnan())
-            new, old = now.masked_fill(~both, 0.0), before.paid.masked_fill(~both, 0.0)
-            cosine = torch.cosine_similarity(new, old, dim=1)
-            drift = torch.where(both.any(dim=1), 1 - cosine, torch.nan)
-        key = paid.nan_to_num(nan=0.0).sum(dim=1).argmax(dim=1)
-        self._layers[layer] = _Remembered(key, _column(paid, key))
-        return drift
-
-    def keep(self, index: Tensor) -> None:
-        """Forget all sequences but these, long [kept]."""
-        self._layers = [
-            None if known is None else _Remembered(known.key[index], known.paid[index]) for known in self._layers
+        store, (batch, seq) = self._store, rows.mask.shape
+        store.write_queries(layer, rows, queries)
+        if self._watched is None or self._paid is None:
+            return torch.full((batch,), torch.nan, device=rows.mask.device)
+        watched = self._watched
+        paid = attention_of(watched.take(store.queries(layer)), store.keys(layer), watched, self._seen(layer, visible))
+        sequence = watched.flat // seq
+        products = [
+            (one * other).sum(dim=(1, 2)) for one, other in ((paid, self._paid), (paid, paid), (self._paid,) * 2)
         ]
+        together, now, then = (paid.new_zeros(batch).index_add(0, sequence, product) for product in products)
+        return 1 - together / (now * then).sqrt()  # 0 / 0 is NaN
 
-
-def _mean_attention(queries: Tensor, keys: Tensor, rows: RowSet, visible: Tensor | None) -> Tensor:
-    """Head-mean attention probabilities, float32 [batch, widest, seq]."""
-    rectangle = rows.rectangular(queries)
-    batch, widest, heads, width = rectangle.shape
-    scores = (fold_heads(rectangle, keys.shape[2]) @ keys.permute(0, 2, 3, 1)).float() * width**-0.5
-    if visible is not None:
-        scores = scores.masked_fill(~visible[:, None, None, :], float("-inf"))
-    probabilities: Tensor = scores.softmax(dim=-1)
-    return probabilities.reshape(batch, heads, widest, -1).mean(dim=1)
-
-
-def _column(paid: Tensor, key: Tensor) -> Tensor:
-    """What each row pays to ``key``, long [batch]: [batch, seq] of [batch, seq, seq]."""
-    return paid.gather(2, key[:, None, None].expand(-1, paid.shape[1], 1))[:, :, 0]
+    def _seen(self, layer: int, visible: Tensor | None) -> Tensor | None:
+        """``visible`` as the watched rows see it."""
+        if self._sight is None or self._watched is None:
+            return visible
+        return self._sight.by(layer, self._watched, VisibleKeys(visible)).mask

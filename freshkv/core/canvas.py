@@ -18,10 +18,13 @@ class Canvas:
     prompt: Tensor  #: long [batch, prompt_length]
     is_valid: Tensor  #: bool [batch, seq]; False at left padding
     gen_length: int  #: positions
-    block_length: int  #: positions; divides gen_length
+    block_length: int  #: positions; divides gen_length, or the network's block where blocks are aligned to it
     mask_token_id: int
     vocabulary: int
     eos_token_id: int | None = None  #: a sequence ends at its first EOS; None: never before the last position
+    #: blocks are counted from the first token, as those of a block-causal network, so that the first of the response
+    #: holds what its prompt left over; not aligned: from the first position of the response
+    aligned: bool = False
 
     @classmethod
     def create(
@@ -35,7 +38,7 @@ class Canvas:
         eos_token_id: int | None = None,
     ) -> Canvas:
         """Check the arguments of ``generate`` and lay out the canvas. Raises InputError."""
-        _check_lengths(gen_length, block_length)
+        _check_lengths(gen_length, block_length, spec.block_causal)
         _check_tokens(input_ids, spec)
         valid = _prompt_mask(input_ids, attention_mask).to(device)
         response = torch.ones((input_ids.shape[0], gen_length), dtype=torch.bool, device=device)
@@ -43,7 +46,8 @@ class Canvas:
             prompt=input_ids.to(device=device, dtype=torch.long).clone(),
             is_valid=torch.cat((valid, response), dim=SEQ),
             gen_length=gen_length,
-            block_length=gen_length if block_length is None else block_length,
+            block_length=block_length or spec.block_causal or gen_length,
+            aligned=spec.block_causal is not None,
             mask_token_id=spec.mask_token_id,
             vocabulary=spec.vocabulary,
             eos_token_id=eos_token_id,
@@ -75,15 +79,25 @@ class Canvas:
         return torch.cat((self.prompt, masks), dim=SEQ)
 
     def block_index(self) -> Tensor:
-        """long [seq]: the block of each position, -1 in the prompt."""
-        position = torch.arange(self.seq, device=self.prompt.device) - self.prompt_length
-        return torch.where(position < 0, -1, position // self.block_length)
+        """long [batch, seq]: the block of each position, -1 in the prompt."""
+        position = torch.arange(self.seq, device=self.prompt.device).expand(self.batch, -1)
+        response = position >= self.prompt_length
+        counted = self.is_valid.long().cumsum(dim=SEQ) - 1 if self.aligned else position - self.prompt_length
+        block = counted // self.block_length
+        return torch.where(response, block - block[:, self.prompt_length, None], -1)
 
 
-def _check_lengths(gen_length: int, block_length: int | None) -> None:
+def _check_lengths(gen_length: int, block_length: int | None, block_causal: int | None) -> None:
     for name, value in (("gen_length", gen_length), ("block_length", block_length)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise InputError(f"{name} is {value!r}; expected a whole number of at least 1.")
+    if block_causal is not None:
+        if block_length is not None and block_causal % block_length != 0:
+            raise InputError(
+                f"block_length is {block_length}, but the network is block-causal in blocks of {block_causal}: a "
+                f"position sees nothing behind its own block. Give {block_causal}, a divisor of it, or None."
+            )
+        return
     if block_length is not None and gen_length % block_length != 0:
         divisors = [n for n in range(1, gen_length + 1) if gen_length % n == 0]
         nearest = min(divisors, key=lambda n: abs(n - block_length))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import get_args
 
 import attrs
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from freshkv.core.decoder import DECODER_NEEDS, Commit, Decoder
 from freshkv.core.errors import DecoderError, FreshkvError, PolicyError, did_you_mean
-from freshkv.core.policy import SIGNALS, CachePolicy
+from freshkv.core.policy import SIGNALS, CachePolicy, Predicts, Probes
 from freshkv.core.selection import Selection
 from freshkv.core.view import StepView
 
@@ -48,6 +49,8 @@ def check_selection(selection: object, shape: tuple[int, int], layers: int, wher
             f"{where} (visible)",
             PolicyError,
         )
+    if selection.watch is not None:
+        check_tensor(selection.watch, torch.bool, shape, f"{where} (watch)", PolicyError)
     if selection.priority is not None:
         check_tensor(selection.priority, torch.float32, shape, f"{where} (priority)", PolicyError)
     _check_memory(selection.remember, shape, where, PolicyError)
@@ -56,6 +59,8 @@ def check_selection(selection: object, shape: tuple[int, int], layers: int, wher
 
 def check_needs(policy: CachePolicy, decoder: Decoder) -> None:
     """Raise PolicyError or DecoderError if one of them declares a need that the core does not know."""
+    _check_choice(policy, "predicts", get_args(Predicts))
+    _check_choice(policy, "probes", get_args(Probes))
     checks: tuple[tuple[CachePolicy | Decoder, frozenset[str], type[FreshkvError]], ...] = (
         (policy, SIGNALS, PolicyError),
         (decoder, DECODER_NEEDS, DecoderError),
@@ -64,6 +69,13 @@ def check_needs(policy: CachePolicy, decoder: Decoder) -> None:
         for need in sorted(plugin.needs - known):
             hint = did_you_mean(need, known)
             raise error(f"{type(plugin).__name__}.needs names '{need}'.{hint} Known: {', '.join(sorted(known))}.")
+
+
+def _check_choice(policy: CachePolicy, name: str, known: tuple[str, ...]) -> None:
+    value = getattr(policy, name, known[0])  # only layer-wise policies have it
+    if value not in known:
+        choices = " or ".join(map(repr, known))
+        raise PolicyError(f"{type(policy).__name__}.{name} is {value!r}; expected {choices}.")
 
 
 def check_commit(commit: object, shape: tuple[int, int], where: str, *, revocable: bool) -> Commit:

@@ -8,16 +8,31 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from freshkv.core.attention import attend, weighted_attention
+from freshkv.core.attention import attend, weighted_attention, weighted_scores
 from freshkv.core.attention_drift import AttentionDrift
 from freshkv.core.network import Network
+from freshkv.core.pattern import AttentionPattern, PatternSight
+from freshkv.core.policy import Probes
 from freshkv.core.rollout import attention_rollout
 from freshkv.core.rows import RowSet
 from freshkv.core.shadow import ShadowRows
 from freshkv.core.store import RowStore
+from freshkv.core.visible import Gathering, Sight, VisibleKeys
+
+#: root mean square of a hidden state below which its relative change is not divided by less
+SMALLEST_SIZE = 1e-6
 
 #: (layer, movement [batch, seq]) to the rows, bool [batch, seq], that are refreshed in that layer
 ChooseRows = Callable[[int, Tensor], Tensor]
+
+
+@frozen(eq=False)
+class Probing:
+    """Which rows are measured before a layer chooses its own, and how. See ``LayerwisePolicy``."""
+
+    rows: Callable[[int], RowSet | None]  #: asked in every layer, from the first to the last
+    of: Probes = "values"
+    stores: bool = True  #: whether probed values replace the cached ones
 
 
 @frozen(eq=False)
@@ -28,6 +43,8 @@ class ForwardResult:
     rows: RowSet  #: the rows of ``hidden``
     refreshed: tuple[RowSet, ...]  #: for each layer
     shadow: ShadowRows | None = None  #: where a decoder asked for it
+    probed: tuple[int, ...] = ()  #: for each layer, rows whose values alone were computed first; empty: none
+    watched: tuple[int, ...] = ()  #: for each layer, rows whose attention was compared; empty: none
 
 
 def rotary_positions(is_valid: Tensor) -> Tensor:
@@ -39,8 +56,11 @@ class Engine:
     """Runs a network over chosen rows and keeps what they leave behind.
 
     ``is_valid`` is bool [batch, seq], False at left padding. ``carried`` allocates the outputs that the carried path
-    adds; ``keep_queries`` keeps each layer's queries of the last pass, which attention signals read;
-    ``watch_attention`` fills ``attention_drift`` layer by layer.
+    adds; ``keep_queries`` keeps each layer's queries of the last pass, which attention signals read; ``keep_hidden``
+    keeps in the store what every row last left each layer with; ``keep_inputs`` what entered a layer when a row was
+    last refreshed in it, which probes of hidden states compare with; ``watch_attention`` fills ``attention_drift``
+    layer by layer. ``gathering`` says when visible keys are copied side by side, so that hidden ones cost nothing; it
+    never changes a result by more than the order of additions does.
     """
 
     def __init__(
@@ -50,24 +70,42 @@ class Engine:
         *,
         carried: bool = False,
         keep_queries: bool = False,
+        keep_hidden: bool = False,
+        keep_inputs: bool = False,
         watch_attention: bool = False,
+        gathering: Gathering = "auto",
         poison: bool = False,
     ) -> None:
         batch, seq = is_valid.shape
         self.network = network
         self.spec = network.network_spec
         self.store = RowStore(
-            self.spec, batch, seq, device=network.device, dtype=network.dtype, carried=carried, poison=poison
+            self.spec,
+            batch,
+            seq,
+            device=network.device,
+            dtype=network.dtype,
+            carried=carried,
+            keep_hidden=keep_hidden,
+            keep_inputs=keep_inputs,
+            keep_queries=watch_attention,
+            poison=poison,
         )
         self._is_valid = is_valid
         self._padded = not bool(is_valid.all())
-        cosine, sine = network.rotary(rotary_positions(is_valid).flatten())
+        positions = rotary_positions(is_valid)
+        cosine, sine = network.rotary(positions.flatten())
+        pattern = AttentionPattern.of(self.spec)
+        self._pattern = None if pattern is None else PatternSight(pattern, positions)
         self._cosine, self._sine = cosine, sine  # [batch * seq, head_width]
         self._keep_queries = keep_queries
+        self._keep_hidden, self._keep_inputs = keep_hidden, keep_inputs
         self._queries: list[tuple[RowSet, Tensor]] = []
         self._visible: Tensor | None = None
-        self._drift = AttentionDrift(self.spec.layers) if watch_attention else None
-        #: float32 [batch]; drift of the attention in the layer that was computed last, NaN where unknown
+        self._sight = Sight(self.spec.layers, gathering)
+        self._seen: tuple[VisibleKeys, ...] = ()
+        self._drift = AttentionDrift(self.store, self._pattern) if watch_attention else None
+        #: float32 [batch]; of the watched rows in the layer that was computed last, NaN where unknown
         self.attention_drift = torch.full((batch,), torch.nan, device=network.device)
 
     @torch.no_grad()
@@ -76,10 +114,11 @@ class Engine:
     ) -> ForwardResult:
         """Only ``rows`` flow, the same in all layers. ``tokens`` is long [batch, seq].
 
-        ``visible``, bool [batch, seq] or [batch, layers, seq], says which keys may be attended; ``verify``, bool
-        [batch, seq], which positions are given a shadow row.
+        ``visible``, bool [batch, seq] or [batch, layers, seq], says which keys may be attended to, all of which have
+        been computed before or are now; ``verify``, bool [batch, seq], which positions are given a shadow row.
         """
-        network = self.network
+        network, store = self.network, self.store
+        store.mark_written(rows)
         self._start(visible)
         shadow = self._shadow(verify)
         hidden = network.embed_rows(rows.take(tokens.flatten()))
@@ -87,6 +126,8 @@ class Engine:
         for layer in range(self.spec.layers):
             hidden = hidden + self._attention(layer, hidden, rotary, rows)
             hidden = hidden + network.feed_forward(layer, hidden)
+            if self._keep_hidden:
+                store.write_hidden(layer, rows, hidden)
             if shadow is not None:
                 self._advance(shadow, layer)
         return ForwardResult(hidden, rows, (rows,) * self.spec.layers, shadow)
@@ -96,24 +137,32 @@ class Engine:
         self,
         tokens: Tensor,
         choose: ChooseRows,
-        probe: RowSet | None = None,
+        probing: Probing | None = None,
         visible: Tensor | None = None,
         verify: Tensor | None = None,
+        watch: Tensor | None = None,
     ) -> ForwardResult:
         """All rows flow; ``choose`` picks those refreshed in a layer, the others add their cached outputs.
 
-        The values of ``probe`` are recomputed and stored first in every layer, and ``choose`` learns how far they
-        moved.
+        ``probing`` measures rows first in every layer, and ``choose`` learns how far they moved. ``watch``, bool
+        [batch, seq], are the rows of ``attention_drift``.
         """
         network, store = self.network, self.store
-        self._start(visible)
+        self._start(visible, watch)
         shadow = self._shadow(verify)
         everything = RowSet.of(torch.ones_like(tokens, dtype=torch.bool))
         hidden = network.embed_rows(tokens.flatten())
         refreshed: list[RowSet] = []
+        probed: list[int] = []
+        watched: list[int] = []
         for layer in range(self.spec.layers):
-            movement = self._movement(layer, hidden, probe, tokens.shape)
+            movement, measured = self._movement(layer, hidden, probing, tokens.shape)
+            probed.append(measured)
             rows = self._rows_of(choose(layer, movement), refreshed)
+            if self._keep_inputs:
+                store.write_inputs(layer, rows, rows.take(hidden))
+            if rows.full:
+                store.mark_written(rows)
             if rows.count == 0:
                 self._nothing_refreshed(rows)
             else:
@@ -123,14 +172,18 @@ class Engine:
             if rows.count > 0:
                 rows.put(store.feed_forward_outputs(layer), network.feed_forward(layer, rows.take(hidden)))
             hidden = hidden + store.feed_forward_outputs(layer)
+            if self._keep_hidden:
+                store.write_hidden(layer, everything, hidden)
             refreshed.append(rows)
+            watched.append(self._drift.count if self._drift is not None and rows.count > 0 else 0)
             if shadow is not None:
                 self._advance(shadow, layer)
-        return ForwardResult(hidden, everything, tuple(refreshed), shadow)
+        counts = (tuple(counted) if any(counted) else () for counted in (probed, watched))
+        return ForwardResult(hidden, everything, tuple(refreshed), shadow, *counts)
 
     def rollout(self) -> Tensor:
         """Attention rollout of the last pass, float32 [batch, seq]; needs ``keep_queries``."""
-        seen = [self._seen(layer) for layer in range(self.spec.layers)]
+        seen = [self._seen_by(layer, rows) for layer, (rows, _) in enumerate(self._queries)]
         return attention_rollout(self.store, self._queries, self._is_valid, seen)
 
     def attention_received(self, queries_of: Tensor) -> Tensor:
@@ -138,16 +191,25 @@ class Engine:
 
         Head-mean attention, averaged over the refreshed rows in ``queries_of``, bool [batch, seq]; 0 where none is.
         """
-        received = []
+        return self._from_queries(queries_of, weighted_attention)
+
+    def attention_scores(self, queries_of: Tensor) -> Tensor:
+        """The same before the softmax: mean query times each key, float32 [batch, layers, seq]."""
+        return self._from_queries(queries_of, weighted_scores)
+
+    def _from_queries(self, queries_of: Tensor, combine: Callable[..., Tensor]) -> Tensor:
+        parts = []
         for layer, (rows, queries) in enumerate(self._queries):
             if rows.count == 0:
-                received.append(torch.zeros(queries_of.shape, device=queries_of.device))
+                parts.append(torch.zeros(queries_of.shape, device=queries_of.device))
                 continue
             asking = (queries_of & rows.mask).float()
             share = asking / asking.sum(dim=1, keepdim=True).clamp(min=1)
-            weights = rows.take(share.flatten())
-            received.append(weighted_attention(queries, self.store.keys(layer), weights, rows, self._seen(layer)))
-        return torch.stack(received, dim=1)
+            seen = self._seen_by(layer, rows)
+            keys, _ = self.store.attended(layer, seen)
+            part = combine(queries, keys, rows.take(share.flatten()), rows, seen.mask)
+            parts.append(seen.spread(part, queries_of.shape[1]))
+        return torch.stack(parts, dim=1)
 
     def keep(self, sequences: list[int]) -> None:
         """Forget all sequences but these (ascending), in every tensor that is held."""
@@ -158,12 +220,13 @@ class Engine:
         self._padded = not bool(self._is_valid.all())
         self._cosine = self._cosine.view(batch, seq, -1).index_select(0, index).flatten(0, 1)
         self._sine = self._sine.view(batch, seq, -1).index_select(0, index).flatten(0, 1)
+        if self._pattern is not None:
+            self._pattern.keep(index)
         self._queries = []
-        if self._drift is not None:
-            self._drift.keep(index)
-            self.attention_drift = self.attention_drift[index]
+        self._sight.forget()
+        self.attention_drift = self.attention_drift[index]
 
-    def _start(self, visible: Tensor | None) -> None:
+    def _start(self, visible: Tensor | None, watch: Tensor | None = None) -> None:
         self._queries = []
         self.attention_drift = torch.full_like(self.attention_drift, torch.nan)
         if visible is not None:
@@ -171,33 +234,44 @@ class Engine:
         else:
             # no mask at all is the fastest mask
             self._visible = self._is_valid if self._padded else None
+        self._seen = self._sight.look(self._visible, hides=visible is not None, unwritten=not self.store.complete)
+        if self._drift is not None:
+            # padding pays nothing, or else a sequence would depend on how far it is padded
+            self._drift.start(None if watch is None else watch & self._is_valid)
 
-    def _seen(self, layer: int) -> Tensor | None:
-        """Keys that may be attended in a layer, bool [batch, seq]; None: all."""
+    def _seen_by(self, layer: int, rows: RowSet) -> VisibleKeys:
+        """What ``rows`` attend to in a layer."""
+        seen = self._seen[layer]
+        return seen if self._pattern is None or rows.count == 0 else self._pattern.by(layer, rows, seen)
+
+    def _mask(self, layer: int) -> Tensor | None:
+        """Keys that may be attended to in a layer, bool [batch, seq]; None: all."""
         return self._visible if self._visible is None or self._visible.ndim == 2 else self._visible[:, layer]
 
     def _shadow(self, verify: Tensor | None) -> ShadowRows | None:
         if verify is None or not bool(verify.any()):
             return None
-        return ShadowRows(self.network, verify, (self._cosine, self._sine))
+        return ShadowRows(self.network, verify, (self._cosine, self._sine), self._pattern)
 
     def _advance(self, shadow: ShadowRows, layer: int) -> None:
-        seen = self._seen(layer)
-        shadow.advance(layer, self.store, self._is_valid if seen is None else seen)
+        shadow.advance(layer, self.store, self._seen[layer])
 
     def _rotary(self, rows: RowSet) -> tuple[Tensor, Tensor]:
         return rows.take(self._cosine), rows.take(self._sine)
 
     def _attention(self, layer: int, hidden: Tensor, rotary: tuple[Tensor, Tensor], rows: RowSet) -> Tensor:
         queries, fresh_keys, fresh_values = self.network.project(layer, hidden, rotary)
+        if self._drift is not None:
+            self._drift.before(layer, rows, self._mask(layer))
         self.store.write_keys(layer, rows, fresh_keys)
         self.store.write_values(layer, rows, fresh_values)
-        keys, values, seen = self.store.keys(layer), self.store.values(layer), self._seen(layer)
+        if self._drift is not None:
+            self.attention_drift = self._drift.after(layer, rows, queries, self._mask(layer))
         if self._keep_queries:
             self._queries.append((rows, queries))
-        if self._drift is not None:
-            self.attention_drift = self._drift.update(layer, queries, keys, rows, seen, self._is_valid)
-        return self.network.attention_output(layer, attend(queries, keys, values, rows, seen))
+        seen = self._seen_by(layer, rows)
+        keys, values = self.store.attended(layer, seen)
+        return self.network.attention_output(layer, attend(queries, keys, values, rows, seen.mask))
 
     def _nothing_refreshed(self, rows: RowSet) -> None:
         self.attention_drift = torch.full_like(self.attention_drift, torch.nan)
@@ -205,15 +279,24 @@ class Engine:
             shape = (0, self.spec.heads, self.spec.head_width)
             self._queries.append((rows, torch.empty(shape, device=self.network.device, dtype=self.network.dtype)))
 
-    def _movement(self, layer: int, hidden: Tensor, probe: RowSet | None, shape: torch.Size) -> Tensor:
+    def _movement(self, layer: int, hidden: Tensor, probing: Probing | None, shape: torch.Size) -> tuple[Tensor, int]:
+        """How far probed rows have moved, float32 [batch, seq], and how many values were computed for it."""
         movement = torch.full((shape[0] * shape[1],), float("nan"), device=hidden.device)
-        if probe is not None and probe.count > 0:
-            fresh = self.network.project_values(layer, probe.take(hidden))
-            cached = probe.take(self.store.values(layer).flatten(0, 1))
-            cosine = torch.cosine_similarity(fresh.flatten(1).float(), cached.flatten(1).float(), dim=1)
-            probe.put(movement, 1 - cosine)
+        probe = None if probing is None else probing.rows(layer)
+        if probing is None or probe is None or probe.count == 0:
+            return movement.view(shape), 0
+        if probing.of == "hidden_states":
+            now, then = probe.take(hidden).float(), probe.take(self.store.inputs(layer)).float()
+            size = then.square().mean(dim=1).sqrt().clamp(min=SMALLEST_SIZE)
+            probe.put(movement, (now - then).abs().mean(dim=1) / size)
+            return movement.view(shape), 0
+        fresh = self.network.project_values(layer, probe.take(hidden))
+        cached = probe.take(self.store.values(layer).flatten(0, 1))
+        cosine = torch.cosine_similarity(fresh.flatten(1).float(), cached.flatten(1).float(), dim=1)
+        probe.put(movement, 1 - cosine)
+        if probing.stores:
             self.store.write_values(layer, probe, fresh)
-        return movement.view(shape)
+        return movement.view(shape), probe.count
 
     @staticmethod
     def _rows_of(mask: Tensor, earlier: list[RowSet]) -> RowSet:

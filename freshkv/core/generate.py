@@ -11,15 +11,17 @@ from torch import Tensor
 
 from freshkv.core.axes import SEQ
 from freshkv.core.canvas import Canvas
+from freshkv.core.cost import cost_of_trace
 from freshkv.core.decoder import Decoder
 from freshkv.core.errors import FreshkvError, InputError
 from freshkv.core.loop import DenoisingLoop, OnStep, RunOptions
 from freshkv.core.memory import PeakMemory
 from freshkv.core.network import Network, NetworkSpec
-from freshkv.core.policy import CachePolicy
+from freshkv.core.policy import CachePolicy, LayerwisePolicy
 from freshkv.core.registry import resolve_decoder, resolve_policy
 from freshkv.core.run import Run, RunStats, count_produced
 from freshkv.core.sampling import Sampling
+from freshkv.core.truth import OnEvidence
 from freshkv.core.version import VERSION
 
 
@@ -51,7 +53,8 @@ def generate(
         policy: a name, ``"name:field=value,..."``, or a CachePolicy.
         decoder: likewise a Decoder.
         gen_length: response positions of each sequence.
-        block_length: positions decoded before the next block opens; divides ``gen_length``. None: one block.
+        block_length: positions decoded before the next block opens; divides ``gen_length``. None: one block. Of a
+            block-causal network, a divisor of its own block, counted from the first token; None: its own block.
         stop_at_eos: end a sequence once every position before its first EOS is decided; masks that are left become EOS.
         eos_token_id: None: the model's own.
         temperature: 0 takes the most probable token; otherwise tokens are sampled.
@@ -84,11 +87,20 @@ def generate(
 
 
 @torch.inference_mode(mode=False)
-def run_canvas(model: Network, canvas: Canvas, options: RunOptions, on_step: OnStep | None = None) -> Run:
-    """``generate`` behind its arguments: decode a canvas with checked options."""
+def run_canvas(
+    model: Network,
+    canvas: Canvas,
+    options: RunOptions,
+    on_step: OnStep | None = None,
+    on_evidence: OnEvidence | None = None,
+) -> Run:
+    """``generate`` behind its arguments: decode a canvas with checked options.
+
+    ``on_evidence`` is shown every step beside the uncached forward, which takes the time of a second run.
+    """
     memory = PeakMemory(model.device)
     started = time.perf_counter()
-    loop = DenoisingLoop(model, canvas, options)
+    loop = DenoisingLoop(model, canvas, options, on_evidence)
     try:
         loop.run(on_step)
     except FreshkvError as error:
@@ -99,7 +111,7 @@ def run_canvas(model: Network, canvas: Canvas, options: RunOptions, on_step: OnS
 
 
 def _result(loop: DenoisingLoop, canvas: Canvas, options: RunOptions, seconds: float, peak_bytes: int) -> Run:
-    trace = loop.recorder.trace(_facts(canvas, options))
+    trace = loop.recorder.trace(_facts(loop.engine.network, canvas, options))
     tokens = loop.recorder.tokens
     response = tokens[:, canvas.prompt_length :]
     eos = canvas.eos_token_id
@@ -119,11 +131,12 @@ def _result(loop: DenoisingLoop, canvas: Canvas, options: RunOptions, seconds: f
             seconds=seconds,
             peak_bytes=peak_bytes,
             cache_bytes=loop.engine.store.bytes,
+            cost=cost_of_trace(trace, loop.engine.spec),
         ),
     )
 
 
-def _facts(canvas: Canvas, options: RunOptions) -> dict[str, Any]:
+def _facts(model: Network, canvas: Canvas, options: RunOptions) -> dict[str, Any]:
     """What a trace needs to be understood and run again, besides its model."""
     sampling = options.sampling
     return {
@@ -133,6 +146,9 @@ def _facts(canvas: Canvas, options: RunOptions) -> dict[str, Any]:
         "decoder": options.decoder.spec,
         "gen_length": canvas.gen_length,
         "block_length": canvas.block_length,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "carried": isinstance(options.policy, LayerwisePolicy),
+        "signals": sorted(options.policy.needs),
         "padding": (~canvas.is_valid).sum(dim=SEQ).tolist(),
         "temperature": sampling.temperature,
         "top_k": sampling.top_k,

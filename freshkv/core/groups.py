@@ -74,7 +74,7 @@ class Groups:
         return self.merge(masks)
 
     def merge_plans(self, plans: Sequence[StepPlan], memory: Mapping[str, Tensor]) -> StepPlan:
-        """One plan for the whole batch; a mask that a group left out allows everything (visible) or nothing (probe).
+        """One plan for the whole batch; a mask that a group left out allows everything (visible) or nothing (watch).
 
         ``memory`` is what the policy had the core remember so far: a group that does not name a tensor again keeps it.
         """
@@ -85,8 +85,9 @@ class Groups:
             rows=self.merge(rows),
             predict=self.merge([plan.predict for plan in plans]),
             added=self.merge([plan.added for plan in plans]),
+            due=self.merge([plan.due for plan in plans]),
             visible=self.merge_optional([plan.visible for plan in plans], rows, missing=True),
-            probe=self.merge_optional([plan.probe for plan in plans], rows, missing=False),
+            watch=self.merge_optional([plan.watch for plan in plans], rows, missing=False),
             selection=Selection(
                 predict=self.merge([plan.selection.predict for plan in plans]),
                 remember=self._merge_memory([plan.selection.remember for plan in plans], memory),

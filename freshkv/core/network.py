@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from attrs import field, frozen
-from attrs.validators import ge, in_, instance_of, optional
+from attrs.validators import deep_iterable, ge, in_, instance_of, optional
 from torch import Tensor
 
 
@@ -28,9 +28,20 @@ class NetworkSpec:
     feed_forward_width: int = field(validator=[instance_of(int), ge(1)])
     vocabulary: int = field(validator=[instance_of(int), ge(2)])  #: rows of the output head
     mask_token_id: int = field(validator=[instance_of(int), ge(0)])
+    #: of width x feed_forward_width, that a row goes through: 3 where the feed-forward network is gated
+    feed_forward_matrices: int = field(default=3, validator=[instance_of(int), ge(1)])
     eos_token_id: int | None = field(default=None, validator=optional([instance_of(int), ge(0)]))
     #: position i is predicted by row i - logits_shift (LLaDA 0, Dream 1)
     logits_shift: int = field(default=0, validator=in_((0, 1)))
+    #: positions of a block, counted from the first token; a row sees its own block and those before. None: sees all
+    block_causal: int | None = field(default=None, validator=optional([instance_of(int), ge(1)]))
+    #: for each layer, how many positions away a row sees, or None: any number. Empty: any number in all layers
+    windows: tuple[int | None, ...] = field(default=(), validator=deep_iterable(optional([instance_of(int), ge(0)])))
+
+    def __attrs_post_init__(self) -> None:
+        """Raise ValueError if some layers have a window and others are not named."""
+        if self.windows and len(self.windows) != self.layers:
+            raise ValueError(f"windows has {len(self.windows)} layers; expected {self.layers}, or none.")
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ from attrs import frozen
 from torch import Tensor
 
 from freshkv.core.axes import SEQ
-from freshkv.core.check import check_selection, check_tensor, guarded
+from freshkv.core.check import check_selection, guarded
 from freshkv.core.errors import PolicyError
 from freshkv.core.network import NetworkSpec
 from freshkv.core.policy import CachePolicy, LayerwisePolicy
@@ -23,8 +23,9 @@ class StepPlan:
     rows: Tensor  #: rows that are refreshed (narrow path) or carried (all of them)
     predict: Tensor  #: masked positions whose logits are computed
     added: Tensor  #: rows that the core added
-    visible: Tensor | None  #: keys that may be attended; [batch, layers, seq] where they differ by layer
-    probe: Tensor | None  #: layer-wise: rows whose values are recomputed first
+    due: Tensor  #: positions of the active block that are still to be decided
+    visible: Tensor | None  #: keys that may be attended to; [batch, layers, seq] where they differ by layer
+    watch: Tensor | None  #: rows whose attention is compared with that of the pass before
     selection: Selection
 
 
@@ -33,45 +34,73 @@ def first_of(mask: Tensor) -> Tensor:
     return mask & (mask.long().cumsum(dim=SEQ) == 1)
 
 
-def plan_step(policy: CachePolicy, view: StepView, spec: NetworkSpec, *, predict_all: bool = False) -> StepPlan:
+def rescued(rows: Tensor, wanted: Tensor, shift: int) -> Tensor:
+    """Rows, bool [batch, seq], that are missing from ``rows`` so that a position in ``wanted`` can be predicted.
+
+    Nothing where ``rows`` predict one; else the row of the leftmost one.
+    """
+    stuck = ~(positions_read_from(rows, shift) & wanted).any(dim=SEQ, keepdim=True)
+    return rows_read_for(first_of(wanted) & stuck, shift) & ~rows
+
+
+def plan_step(
+    policy: CachePolicy, view: StepView, spec: NetworkSpec, *, written: Tensor, predict_all: bool = False
+) -> StepPlan:
     """Ask the policy and make a plan that keeps what the core guarantees. Raises PolicyError.
 
-    ``predict_all`` asks for logits of every masked position whose row goes through, not of the active block only.
+    ``written``, bool [batch, seq], are the rows that have been computed before. ``predict_all`` asks for logits of
+    every masked position whose row goes through, not of the active block only.
     """
     where = f"{type(policy).__name__}.select"
     with guarded(where, view, PolicyError):
         selection = check_selection(policy.select(view), view.shape, spec.layers, where)
-    candidates = view.is_masked if predict_all or "confidence" in policy.needs else (view.is_open & view.in_block)
+    due = view.is_open & view.in_block
+    candidates = view.is_masked if predict_all or "confidence" in policy.needs else due
+    visible = _visible(selection, view)
     if isinstance(policy, LayerwisePolicy):
         return StepPlan(
             rows=view.everything,
-            predict=candidates,
+            predict=candidates if policy.predicts == "carried" else _asked_for(candidates, due, selection, view),
             added=view.nothing,
-            visible=_visible(selection, view),
-            probe=_probe(policy, view),
+            due=due,
+            visible=visible,
+            watch=selection.watch if view.step > 0 else None,  # nothing has been paid before
             selection=selection,
         )
     shift = spec.logits_shift
     chosen = rows_read_for(selection.predict, shift)
     if selection.refresh is not None:
         chosen = chosen | selection.refresh
-    if view.step == 0:
-        chosen = view.everything
-    predicted = positions_read_from(chosen, shift) & candidates
-    stuck = ~(predicted & view.is_open & view.in_block).any(dim=SEQ, keepdim=True)
-    rescue = first_of(view.is_open & view.in_block) & stuck
-    added = rows_read_for(rescue, shift) & ~chosen
-    rows = chosen | added
+    # nothing is attended to that was never computed; in the first step that is nobody's wish, but the rule
+    unknown = _seen_somewhere(visible, view) & ~written & ~chosen
+    added = view.nothing if view.step == 0 else unknown
+    chosen = chosen | unknown
+    missing = rescued(chosen, due, shift)
+    rows, added = chosen | missing, added | missing
     if selection.priority is not None:
         rows = _level(rows, selection.priority.masked_fill(~view.is_valid, float("-inf")))
     return StepPlan(
         rows=rows,
         predict=positions_read_from(rows, shift) & candidates,
         added=added,
-        visible=_visible(selection, view),
-        probe=None,
+        due=due,
+        visible=visible,
+        watch=None,
         selection=selection,
     )
+
+
+def _asked_for(candidates: Tensor, due: Tensor, selection: Selection, view: StepView) -> Tensor:
+    """Of the active block what ``selection`` names, at least one position that is due; all candidates outside."""
+    none = ~(due & selection.predict).any(dim=SEQ, keepdim=True)
+    return candidates & (selection.predict | (first_of(due) & none) | ~view.in_block)
+
+
+def _seen_somewhere(visible: Tensor | None, view: StepView) -> Tensor:
+    """bool [batch, seq]: keys that may be attended to in some layer."""
+    if visible is None:
+        return view.everything
+    return visible if visible.ndim == 2 else visible.any(dim=1)
 
 
 def _visible(selection: Selection, view: StepView) -> Tensor | None:
@@ -83,17 +112,6 @@ def _visible(selection: Selection, view: StepView) -> Tensor | None:
         who = sorted({int(view.sequence[place]) for place in blind.nonzero()[:, 0].tolist()})
         raise PolicyError(f"The selection leaves no visible key at all in sequences {who} at step {view.step}.")
     return selection.visible
-
-
-def _probe(policy: LayerwisePolicy, view: StepView) -> Tensor | None:
-    if view.step == 0:
-        return None  # nothing is cached yet that a value could have moved from
-    where = f"{type(policy).__name__}.probe"
-    with guarded(where, view, PolicyError):
-        probe = policy.probe(view)
-    if probe is not None:
-        check_tensor(probe, torch.bool, view.shape, where, PolicyError)
-    return probe
 
 
 def _level(rows: Tensor, priority: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 from attrs import frozen
 from torch import Tensor
@@ -16,8 +16,20 @@ from freshkv.core.view import StepView
 #: ``confidence``          keep ``view.confidence`` of all masked positions up to date, not of the active block's only
 #: ``attention_rollout``   ``view.signals``: float32 [batch, seq], how much of each row flows into the final states
 #: ``attention_received``  ``view.signals``: float32 [batch, layers, seq], mean attention of the active block's rows
-#: ``attention_drift``     fills ``LayerView.attention_drift``
-SIGNALS = frozenset({"confidence", "attention_rollout", "attention_received", "attention_drift"})
+#: ``attention_scores``    ``view.signals``: float32 [batch, layers, seq], mean of query times key, before the softmax,
+#:                         over the active block's rows and all heads; 0 where a key is not visible
+#: ``drift``               ``view.signals``: float32 [batch, layers, seq], how far each row's cached keys and values are
+#:                         from what an uncached pass would give now: mean of their 1 - cosine, 0 at padding and where
+#:                         nothing is cached. It takes that pass, in every step: for oracles (see ``uses_truth``)
+#: ``attention_drift``     fills ``LayerView.attention_drift`` for the rows in ``Selection.watch``
+SIGNALS = frozenset(
+    {"confidence", "attention_rollout", "attention_received", "attention_scores", "attention_drift", "drift"}
+)
+
+#: which positions a layer-wise policy's decoders choose among; see ``LayerwisePolicy.predicts``
+Predicts = Literal["carried", "refreshed"]
+#: what a probe measures; see ``LayerwisePolicy.probes``
+Probes = Literal["values", "hidden_states"]
 
 
 class CachePolicy(Configurable, ABC):
@@ -31,13 +43,26 @@ class CachePolicy(Configurable, ABC):
     name: ClassVar[str]
     paper: ClassVar[str] = ""  #: arXiv number and section
     needs: ClassVar[frozenset[str]] = frozenset()  #: see SIGNALS
+    #: the models and tasks that the defaults were chosen for, as its paper says; empty: there is nothing to tune
+    tuned_for: ClassVar[str] = ""
+    #: the option, a whole number or a share, that decides how many rows are computed: more of it, always more or always
+    #: fewer. Comparisons at equal rows turn it; None: there is no such option
+    budget_field: ClassVar[str | None] = None
+    #: whether the uncached forward runs beside it, which is so if it needs "drift": its time and its peak memory are then
+    #: not those of a cache, and ``rows_computed`` leaves that forward out
+    uses_truth: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.uses_truth = "drift" in cls.needs
 
     @abstractmethod
     def select(self, view: StepView) -> Selection:
         """Answer one step.
 
-        The first step of a sequence refreshes everything whatever the answer; if no masked position of the active
-        block could be predicted, the core adds the row of the leftmost one.
+        What may be attended to is computed first, whatever the answer: in the first step of a sequence that is
+        everything that is not hidden. If no masked position of the active block could be predicted, the core adds the
+        row of the leftmost one.
         """
 
 
@@ -47,11 +72,13 @@ class LayerView:
 
     layer: int  #: from 0
     layers: int  #: how many there are
-    #: float32 [batch, seq]; 1 - cosine of the fresh to the cached values (all heads) of probed rows, NaN elsewhere
+    #: float32 [batch, seq]; how far probed rows have moved from what is cached of them in this layer, NaN elsewhere.
+    #: Of values: 1 - cosine (all heads) to the cached ones. Of hidden states: mean absolute change of what enters the
+    #: layer since the row was last refreshed in it, relative to the root mean square then
     movement: Tensor
     below: Tensor  #: bool [batch, seq]; rows refreshed in the layer below in this pass, nothing before the first
-    #: float32 [batch]; 1 - cosine of what the rows of the layer below pay to its most-attended key, now and in the pass
-    #: before, NaN where unknown
+    #: float32 [batch]; 1 - cosine of the attention (all heads) that the watched rows pay in the layer below, now and in
+    #: the pass before; NaN where none of them was refreshed there
     attention_drift: Tensor
 
 
@@ -59,15 +86,48 @@ class LayerwisePolicy(CachePolicy):
     """A policy whose rows differ by layer: all rows are carried, unrefreshed ones add their cached outputs.
 
     ``select`` says what is visible and what to remember; its ``predict`` adds no rows, because every row is carried.
+    ``predicts``, ``probes`` and ``probe_stores`` may be class attributes, or properties that depend on options.
     """
+
+    @property
+    def predicts(self) -> Predicts:
+        """Which masked positions of the active block have logits, so that a decoder may commit them.
+
+        ``carried``: all, also those whose row is carried with cached outputs alone. ``refreshed``: those that
+        ``select`` names in ``predict`` and whose row is refreshed in the last layer. Where that would be none, the core
+        adds the row of the leftmost one to the last layer.
+        """
+        return "carried"
+
+    @property
+    def probes(self) -> Probes:
+        """What is measured of probed rows: the ``values`` of a layer, which are computed for it, or the
+        ``hidden_states`` that enter it, which are there anyway but take memory for those of the last refresh.
+        """
+        return "values"
+
+    @property
+    def probe_stores(self) -> bool:
+        """Whether probed values replace the cached ones, also of rows that are not refreshed then."""
+        return True
 
     def select(self, view: StepView) -> Selection:
         """By default every position of the active block is predicted."""
         return Selection(predict=view.in_block)
 
     def probe(self, view: StepView) -> Tensor | None:
-        """Rows, bool [batch, seq], whose values are recomputed and stored in every layer before it chooses its rows."""
+        """Rows, bool [batch, seq], that are measured in every layer before it chooses its rows; None: none.
+
+        Not asked in the first step, when nothing is cached that a row could have moved from.
+        """
         return None
+
+    def probe_layer(self, view: StepView, layer: int, layers: int, below: Tensor) -> Tensor | None:
+        """Rows, bool [batch, seq], that are measured in this layer, one of ``layers``, in place of ``probe``.
+
+        Write this one where the layers differ. ``below``, bool [batch, seq], are the rows refreshed in the layer below.
+        """
+        return self.probe(view)
 
     @abstractmethod
     def select_layer(self, view: StepView, layer: LayerView) -> Tensor:

@@ -35,6 +35,16 @@ class Predicted:
     broken: Tensor  #: bool [batch, seq]; positions whose logits are not finite numbers
 
 
+def logits_at(network: Network, result: ForwardResult, places: Tensor) -> Tensor:
+    """float32 [n, vocabulary] for positions ``places``, long [n] into batch * seq, whose rows went through."""
+    wanted = places - network.network_spec.logits_shift
+    if not result.rows.full:
+        packed = torch.zeros(result.rows.mask.numel(), dtype=torch.long, device=places.device)
+        packed[result.rows.flat] = torch.arange(result.rows.count, device=places.device)
+        wanted = packed[wanted]
+    return network.logits(result.hidden.index_select(0, wanted)).float()
+
+
 class Predictor:
     """Turns hidden states into predictions. Holds the random generators, one a sequence."""
 
@@ -58,7 +68,7 @@ class Predictor:
         draws = self._draw(tokens) if self._sampling.temperature > 0.0 else torch.zeros_like(state.confidence)
         noise = self._draw(tokens) if "noise" in self._decoder.needs else torch.zeros_like(state.confidence)
         # one product with the head for both; the decoder's rows come first, so that they are a view
-        logits = self._logits(result, torch.cat((inside, outside)))
+        logits = logits_at(self._network, result, torch.cat((inside, outside)))
         confidence = torch.full_like(state.confidence, NEVER).flatten()
         proposed = torch.full_like(tokens, self._spec.mask_token_id).flatten()
         broken = torch.zeros_like(positions).flatten()
@@ -99,15 +109,6 @@ class Predictor:
 
     def _choose(self, distribution: Distribution, draws: Tensor) -> Tensor:
         return distribution.best if self._sampling.temperature == 0.0 else distribution.sample(draws)
-
-    def _logits(self, result: ForwardResult, places: Tensor) -> Tensor:
-        """float32 [n, vocabulary] for positions ``places``, long [n] into batch * seq."""
-        wanted = places - self._spec.logits_shift
-        if not result.rows.full:
-            packed = torch.zeros(result.rows.mask.numel(), dtype=torch.long, device=places.device)
-            packed[result.rows.flat] = torch.arange(result.rows.count, device=places.device)
-            wanted = packed[wanted]
-        return self._network.logits(result.hidden.index_select(0, wanted)).float()
 
     def _verified(self, tokens: Tensor, result: ForwardResult) -> Tensor:
         verified = torch.full(tokens.shape, NOT_VERIFIED, device=tokens.device)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from freshkv.core.axes import SEQ
 from freshkv.core.canvas import Canvas
 from freshkv.core.decoder import Commit
 from freshkv.core.engine import ForwardResult
@@ -44,6 +45,7 @@ class Recorder:
         layers = [rows.mask for rows in result.refreshed]
         uniform = all(mask is layers[0] for mask in layers)
         shadow = 0 if result.shadow is None else result.shadow.rows.count
+        keys = _visible_keys(plan, after.is_valid)
         remask = torch.zeros_like(commit.positions) if commit.remask is None else commit.remask
         self._records.append(
             StepRecord(
@@ -52,9 +54,14 @@ class Recorder:
                 remasked=spread(remask, nothing),
                 refreshed=spread(layers[0] if uniform else torch.stack(layers).any(dim=0), nothing),
                 added=spread(plan.added, nothing),
+                predicted=spread(plan.predict, nothing),
+                keys=spread(keys, keys.new_zeros(nothing.shape[0], keys.shape[1])),
                 confidence=self._confidence,
                 active=torch.zeros_like(nothing[:, 0]).index_fill(0, who, True),
                 rows_by_layer=tuple(rows.count + shadow for rows in result.refreshed),
+                shadow_rows=shadow,
+                probed_by_layer=result.probed,
+                watched_by_layer=result.watched,
                 refreshed_by_layer=None if uniform else torch.stack([spread(mask, nothing) for mask in layers]),
             )
         )
@@ -67,3 +74,13 @@ class Recorder:
         """Everything so far, on the CPU."""
         records = tuple(record.cpu() for record in self._records)
         return Trace(records, self._canvas.prompt_length, self._canvas.mask_token_id, dict(facts))
+
+
+def _visible_keys(plan: StepPlan, is_valid: Tensor) -> Tensor:
+    """How many keys may be attended to, long [batch, layers], or [batch, 1] where layers do not differ."""
+    visible = plan.visible
+    if visible is None:
+        return is_valid.sum(dim=SEQ, keepdim=True)
+    if visible.ndim == 2:
+        return (visible & is_valid).sum(dim=SEQ, keepdim=True)
+    return (visible & is_valid[:, None]).sum(dim=-1)

@@ -6,6 +6,7 @@ from attrs import frozen
 from torch import Tensor
 
 from freshkv.core.axes import SEQ
+from freshkv.core.cost import Cost
 from freshkv.core.trace import Trace
 
 
@@ -20,6 +21,7 @@ class RunStats:
     seconds: float  #: wall-clock time of the decoding, without loading and checking
     peak_bytes: int  #: CUDA: most memory allocated; CPU: most memory resident in the process during the run
     cache_bytes: int  #: size of the cached tensors
+    cost: Cost  #: operations and bytes, whatever the machine
 
     @property
     def tokens_per_forward(self) -> float:

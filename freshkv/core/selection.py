@@ -24,6 +24,9 @@ class Selection:
     #: float; where given, sequences with fewer rows than the widest of the view refresh their best others, too. It
     #: makes rows depend on the batch, which is what it is for: equal counts are quicker
     priority: Tensor | None = field(default=None, kw_only=True)
+    #: bool; layer-wise: rows whose attention is compared with that of the pass before, in each layer where they are
+    #: refreshed. Needs the signal ``attention_drift``; padding, and the first step, are left out
+    watch: Tensor | None = field(default=None, kw_only=True)
     #: tensors [batch, seq, ...] that the core hands back in ``view.memory`` from the next step on. What is not named
     #: again stays; a sequence that has not written one yet may find zeros. Name it in the first step to be sure
     remember: Mapping[str, Tensor] = field(factory=dict, kw_only=True)

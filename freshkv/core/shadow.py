@@ -14,15 +14,20 @@ from torch.nn import functional
 from freshkv.core.attention import fold_heads, unfold_heads
 from freshkv.core.axes import SEQ
 from freshkv.core.network import Network
+from freshkv.core.pattern import PatternSight
 from freshkv.core.rows import RowSet
 from freshkv.core.store import RowStore
+from freshkv.core.visible import VisibleKeys
 
 
 class ShadowRows:
     """The shadow of ``positions``, bool [batch, seq], while it goes through the layers."""
 
-    def __init__(self, network: Network, positions: Tensor, rotary: tuple[Tensor, Tensor]) -> None:
+    def __init__(
+        self, network: Network, positions: Tensor, rotary: tuple[Tensor, Tensor], sight: PatternSight | None = None
+    ) -> None:
         spec = network.network_spec
+        self._sight, self._shift = sight, spec.logits_shift
         self.positions = positions
         self.rows = RowSet.of(positions)
         self._network = network
@@ -32,30 +37,38 @@ class ShadowRows:
         masks = torch.full((self.rows.count,), spec.mask_token_id, device=positions.device)
         self.hidden = network.embed_rows(masks)
 
-    def advance(self, layer: int, store: RowStore, seen: Tensor) -> None:
+    def advance(self, layer: int, store: RowStore, seen: VisibleKeys) -> None:
         """Through one layer, whose rows of the canvas have been written to ``store`` already.
 
-        ``seen``, bool [batch, seq], says which keys of the canvas may be attended.
+        ``seen`` says which keys of the canvas may be attended to.
         """
         network, rows = self._network, self.rows
         queries, keys, values = network.project(layer, self.hidden, self._rotary)
-        all_keys = torch.cat((store.keys(layer), rows.rectangular(keys)), dim=SEQ)
-        all_values = torch.cat((store.values(layer), rows.rectangular(values)), dim=SEQ)
+        canvas_keys, canvas_values = store.attended(layer, seen)
+        all_keys = torch.cat((canvas_keys, rows.rectangular(keys)), dim=SEQ)
+        all_values = torch.cat((canvas_values, rows.rectangular(values)), dim=SEQ)
         heads, kv_heads = queries.shape[1], keys.shape[1]
         folded = fold_heads(rows.rectangular(queries), kv_heads)
-        mask = self._visibility(seen).repeat(1, heads // kv_heads, 1)[:, None]
+        mask = self._visibility(layer, seen).repeat(1, heads // kv_heads, 1)[:, None]
         attended = functional.scaled_dot_product_attention(
             folded, all_keys.transpose(1, 2), all_values.transpose(1, 2), attn_mask=mask
         )
         self.hidden = self.hidden + network.attention_output(layer, rows.packed(unfold_heads(attended, heads)))
         self.hidden = self.hidden + network.feed_forward(layer, self.hidden)
 
-    def _visibility(self, seen: Tensor) -> Tensor:
-        """bool [batch, widest, seq + widest]: what each shadow row may attend to."""
-        rows, (batch, seq) = self.rows, seen.shape
+    def _visibility(self, layer: int, seen: VisibleKeys) -> Tensor:
+        """bool [batch, widest, kept + widest]: what each shadow row may attend to."""
+        rows, (batch, seq), device = self.rows, self.positions.shape, self.positions.device
         position = rows.rectangular(rows.flat % seq)  # long [batch, widest]
-        column = torch.arange(seq, device=seen.device)
-        canvas = seen[:, None, :] & (column != position[:, :, None])
-        counts = torch.tensor(rows.counts, device=seen.device)[:, None]
-        real = torch.arange(rows.widest, device=seen.device) < counts  # the rest repeats a row
-        return torch.cat((canvas, real[:, None, :].expand(batch, rows.widest, rows.widest)), dim=2)
+        columns = torch.arange(seq, device=device)[None] if seen.columns is None else seen.columns
+        canvas = columns[:, None] != position[:, :, None]
+        mutual = None
+        if self._sight is not None:
+            seen = self._sight.by(layer, rows, seen, before=self._shift)
+            mutual = self._sight.between(layer, rows, before=self._shift)
+        if seen.mask is not None:
+            canvas = canvas & (seen.mask if seen.mask.ndim == 3 else seen.mask[:, None])
+        counts = torch.tensor(rows.counts, device=device)[:, None]
+        real = torch.arange(rows.widest, device=device) < counts  # the rest repeats a row
+        others = real[:, None, :].expand(batch, rows.widest, rows.widest)
+        return torch.cat((canvas, others if mutual is None else others & mutual), dim=2)

@@ -20,6 +20,19 @@ def rows_read_for(positions: Tensor, shift: int) -> Tensor:
     return before | positions.all(dim=SEQ, keepdim=True)
 
 
+def values_read_for(values: Tensor, shift: int, fill: float) -> Tensor:
+    """``values``, [batch, seq] by position, at the rows that predict those positions: [batch, seq] by row.
+
+    With a shift of one every value moves one row to the left; the last row, which predicts nothing, gets
+    ``fill``.
+    """
+    if shift == 0:
+        return values
+    before = torch.full_like(values, fill)
+    before[:, :-shift] = values[:, shift:]
+    return before
+
+
 def positions_read_from(rows: Tensor, shift: int) -> Tensor:
     """The positions, bool [batch, seq], that ``rows``, bool [batch, seq], predict."""
     if shift == 0:

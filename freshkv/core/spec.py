@@ -2,11 +2,16 @@
 
 Values are read by the type of the field. Text with one of ``, : = |`` or spaces is written in JSON quotes. The normal
 form of an object names the fields that differ from their defaults, in the order of the class.
+
+A spec string may also stand for several objects, with grids and ranges as values (``freshkv.core.grid``):
+``expand_spec`` writes them out, one by one.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import re
 import types
 from collections.abc import Mapping
@@ -15,11 +20,14 @@ from typing import Any, ClassVar, Literal, TypeVar, Union, cast, get_args, get_o
 import attrs
 
 from freshkv.core.errors import SpecError, did_you_mean, unknown_name
+from freshkv.core.grid import MOST, expand_value, is_grid, looks_like_range, split_alternatives
 
 T = TypeVar("T", bound="Configurable")
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
-_ASSIGNMENT = re.compile(r"""\s*(?P<key>\w+)\s*=\s*(?P<value>"(?:[^"\\]|\\.)*"|[^,"]*?)\s*(?:,|$)""")
+_QUOTED = r'"(?:[^"\\]|\\.)*"'
+_ASSIGNMENT = re.compile(rf"""\s*(?P<key>\w+)\s*=(?P<value>(?:{_QUOTED}|[^,"])*)(?:,|$)""")
+_ALTERNATIVE = re.compile(rf"""{_QUOTED}|[^"]*""")
 _PLAIN_TEXT = re.compile(r"[^\s,:=|\"]+")
 _NONE = "none"
 _WORDS = frozenset({_NONE, "true", "false"})
@@ -50,13 +58,39 @@ def split_spec(text: str) -> tuple[str, dict[str, str]]:
     position = 0
     while position < len(rest) or not values:
         match = _ASSIGNMENT.match(rest, position)
-        if match is None:
+        if match is None or not all(map(_ALTERNATIVE.fullmatch, split_alternatives(match["value"]))):
             raise SpecError(f"Cannot read {rest[position:]!r} in the spec {text!r}: expected 'field=value,...'.")
         if match["key"] in values:
             raise SpecError(f"The spec {text!r} gives '{match['key']}' twice.")
-        values[match["key"]] = match["value"]
+        values[match["key"]] = match["value"].strip()
         position = match.end()
     return name, values
+
+
+def expand_spec(text: str) -> tuple[str, ...]:
+    """Every spec string that ``text`` stands for: the product of its fields' values, the last field changing fastest.
+
+    >>> expand_spec("dllm:kp=10|50,kr=2..6..2")[:4]
+    ('dllm:kp=10,kr=2', 'dllm:kp=10,kr=4', 'dllm:kp=10,kr=6', 'dllm:kp=50,kr=2')
+
+    A plain spec string stands for itself. Raises SpecError for what cannot be read, and for more than 1000.
+    """
+    name, fields = split_spec(text)
+    if not any(map(is_grid, fields.values())):
+        return (text,)
+    values = {}
+    for key, value in fields.items():
+        try:
+            values[key] = expand_value(value)
+        except ValueError as error:
+            raise SpecError(f"{key}={value} in {text!r}: {error}") from None
+    count = math.prod(map(len, values.values()))
+    if count > MOST:
+        raise SpecError(f"{text!r} stands for {count} specs; at most {MOST} are allowed. Leave out some values.")
+    return tuple(
+        f"{name}:{','.join(f'{key}={value}' for key, value in zip(values, chosen, strict=True))}"
+        for chosen in itertools.product(*values.values())
+    )
 
 
 def parse_spec(text: str, kind: str, known: Mapping[str, type[T]]) -> T:
@@ -78,7 +112,7 @@ def build(cls: type[T], values: Mapping[str, str], text: str) -> T:
         if key not in fields:
             raise SpecError(_unknown_field(cls, key, list(fields), text))
         try:
-            arguments[key] = _read(value, fields[key].type)
+            arguments[key] = _read_one(value, fields[key].type)
         except ValueError as error:
             raise SpecError(f"{key}={value} in {text!r}: {error}") from None
     try:
@@ -121,6 +155,18 @@ def describe_fields(cls: type) -> dict[str, str]:
 def _unknown_field(cls: type[Configurable], key: str, fields: list[str], text: str) -> str:
     known = ", ".join(fields) if fields else "none"
     return f"'{cls.name}' has no field '{key}' (in {text!r}).{did_you_mean(key, fields)} Its fields: {known}."
+
+
+def _read_one(text: str, kind: Any) -> Any:
+    """A value that must not be a grid; a text that only looks like a range is a text."""
+    several = len(split_alternatives(text)) > 1
+    try:
+        if not several:
+            return _read(text, kind)
+    except ValueError:
+        if not is_grid(text):
+            raise
+    raise ValueError("one value is expected here; freshkv compare and Experiment take grids and ranges.")
 
 
 def _read(text: str, kind: Any) -> Any:
@@ -195,5 +241,6 @@ def _write(value: Any) -> str:
         return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
     text = str(value)
     # a text that would be read as something else, or that holds a separator, is quoted
-    plain = _PLAIN_TEXT.fullmatch(text) is not None and text.lower() not in _WORDS and not _is_number(text)
+    mistakable = text.lower() in _WORDS or _is_number(text) or looks_like_range(text)
+    plain = _PLAIN_TEXT.fullmatch(text) is not None and not mistakable
     return text if not isinstance(value, str) or plain else json.dumps(text)

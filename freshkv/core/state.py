@@ -45,7 +45,7 @@ class RunState:
             canvas=canvas,
             tokens=tokens,
             is_valid=canvas.is_valid,
-            block_index=canvas.block_index().expand(batch, -1),
+            block_index=canvas.block_index(),
             committed_at=torch.full_like(tokens, -1),
             dirty=torch.ones_like(canvas.is_valid),
             age=torch.zeros_like(tokens),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from freshkv.core.gathered import GatheredRows
 from freshkv.core.network import NetworkSpec
 from freshkv.core.rows import RowSet
+from freshkv.core.visible import VisibleKeys
 
 
 class RowStore:
@@ -25,6 +27,9 @@ class RowStore:
         device: torch.device,
         dtype: torch.dtype,
         carried: bool = False,
+        keep_hidden: bool = False,
+        keep_inputs: bool = False,
+        keep_queries: bool = False,
         poison: bool = False,
     ) -> None:
         def allocate(*shape: int) -> Tensor:
@@ -38,6 +43,15 @@ class RowStore:
         self._values = allocate(*heads)
         self._attention = allocate(*outputs) if carried else None
         self._feed_forward = allocate(*outputs) if carried else None
+        self._hidden = allocate(*outputs) if keep_hidden else None
+        self._inputs = allocate(*outputs) if keep_inputs else None
+        queries = (spec.layers, batch, seq, spec.heads, spec.head_width)
+        self._queries = allocate(*queries) if keep_queries else None
+        self._gathered: dict[int, GatheredRows] = {}
+        self._gathered_bytes = 0
+        #: bool [batch, seq]; rows that have been computed at least once
+        self.written = torch.zeros(batch, seq, dtype=torch.bool, device=device)
+        self.complete = False  #: whether all have
 
     @property
     def batch(self) -> int:
@@ -46,9 +60,9 @@ class RowStore:
 
     @property
     def bytes(self) -> int:
-        """Size of the allocation."""
-        held = (self._keys, self._values, self._attention, self._feed_forward)
-        return sum(memory.nbytes for memory in held if memory is not None)
+        """Size of the allocation, gathered copies at their most. Hidden states do not count: they are for onlookers."""
+        held = (self._keys, self._values, self._attention, self._feed_forward, self._inputs, self._queries)
+        return sum(memory.nbytes for memory in held if memory is not None) + self._gathered_bytes
 
     def keys(self, layer: int) -> Tensor:
         """[batch, seq, kv_heads, head_width], a view."""
@@ -66,25 +80,81 @@ class RowStore:
         """[batch * seq, width], a view; carried path only."""
         return self._outputs(self._feed_forward, layer)
 
+    def hidden(self, layer: int) -> Tensor:
+        """[batch * seq, width], a view; what each row left the layer with when it last went through it."""
+        return self._outputs(self._hidden, layer)
+
+    def inputs(self, layer: int) -> Tensor:
+        """[batch * seq, width], a view; what entered the layer when the row was last refreshed in it."""
+        return self._outputs(self._inputs, layer)
+
+    def queries(self, layer: int) -> Tensor:
+        """[batch * seq, heads, head_width], a view; of each row when it was last refreshed."""
+        return self._outputs(self._queries, layer)
+
+    def attended(self, layer: int, seen: VisibleKeys) -> tuple[Tensor, Tensor]:
+        """Keys and values of what is visible, [batch, kept, kv_heads, head_width] each, kept = seq where in place."""
+        keys, values = self.keys(layer), self.values(layer)
+        if seen.columns is None:
+            self._gathered.pop(layer, None)
+            if self.complete:
+                return keys, values
+            # what was never computed may be no number, and no number times a weight of 0 is none either
+            never = ~self.written[:, :, None, None]
+            return keys.masked_fill(never, 0), values.masked_fill(never, 0)
+        held = self._gathered.get(layer)
+        if held is None or held.columns is not seen.columns:
+            self._gathered[layer] = held = GatheredRows(seen, keys, values)
+            self._gathered_bytes = max(self._gathered_bytes, sum(part.bytes for part in self._gathered.values()))
+        return held.keys, held.values
+
+    def mark_written(self, rows: RowSet) -> None:
+        """Note that ``rows`` have been computed in every layer."""
+        if not self.complete:
+            self.written = self.written | rows.mask
+            self.complete = rows.full or bool(self.written.all())
+
+    def write_inputs(self, layer: int, rows: RowSet, hidden: Tensor) -> None:
+        """Replace what entered the layer, of ``rows``, by ``hidden`` [rows, width]."""
+        rows.put(self.inputs(layer), hidden)
+
+    def write_queries(self, layer: int, rows: RowSet, queries: Tensor) -> None:
+        """Replace the queries of ``rows`` by ``queries`` [rows, heads, head_width]."""
+        rows.put(self.queries(layer), queries)
+
+    def write_hidden(self, layer: int, rows: RowSet, hidden: Tensor) -> None:
+        """Replace the hidden states of ``rows`` by ``hidden`` [rows, width]."""
+        rows.put(self.hidden(layer), hidden)
+
     def _outputs(self, memory: Tensor | None, layer: int) -> Tensor:
         if memory is None:
-            raise RuntimeError("This store holds no layer outputs: it was allocated for the narrow path.")
+            raise RuntimeError(
+                "This store was not asked to hold that: layer outputs, hidden states, inputs or queries."
+            )
         return memory[layer, : self._batch].flatten(0, 1)
 
     def write_keys(self, layer: int, rows: RowSet, keys: Tensor) -> None:
         """Replace the keys of ``rows`` by ``keys`` [rows, kv_heads, head_width]."""
         rows.put(self.keys(layer).flatten(0, 1), keys)
+        if layer in self._gathered:
+            self._gathered[layer].write_keys(rows, keys)
 
     def write_values(self, layer: int, rows: RowSet, values: Tensor) -> None:
         """Replace the values of ``rows`` by ``values`` [rows, kv_heads, head_width]."""
         rows.put(self.values(layer).flatten(0, 1), values)
+        if layer in self._gathered:
+            self._gathered[layer].write_values(rows, values)
 
     def keep(self, sequences: list[int]) -> None:
         """Keep these sequences, given in ascending order, and forget the others. Moves memory, allocates none."""
-        for memory in (self._keys, self._values, self._attention, self._feed_forward):
+        outputs = (self._attention, self._feed_forward, self._hidden, self._inputs)
+        for memory in (self._keys, self._values, self._queries, *outputs):
             if memory is None:
                 continue
             for place, sequence in enumerate(sequences):
                 if place != sequence:
                     memory[:, place] = memory[:, sequence]
         self._batch = len(sequences)
+        self._gathered.clear()
+        self.written = self.written[sequences]
+        self.complete = bool(self.written.all())

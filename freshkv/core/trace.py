@@ -15,7 +15,7 @@ from torch import Tensor
 
 from freshkv.core.errors import ResultsError
 
-_FORMAT = "freshkv-trace-1"
+_FORMAT = "freshkv-trace-2"
 
 
 @frozen(kw_only=True, eq=False)
@@ -29,10 +29,15 @@ class StepRecord:
     committed: Tensor  #: bool
     remasked: Tensor  #: bool; positions that a revocable decoder masked again
     refreshed: Tensor  #: bool; rows refreshed in any layer
-    added: Tensor  #: bool; rows that the core added so that the sequence could go on
+    added: Tensor  #: bool; rows that the core added: so that the sequence could go on, or seen and never computed
+    predicted: Tensor  #: bool; positions whose logits were computed
+    keys: Tensor  #: long [batch, layers], or [batch, 1] where all layers are alike; keys that a row could attend to
     confidence: Tensor  #: float32; last known confidence of each position, -inf if never predicted
     active: Tensor  #: bool [batch]; the sequence took part in this pass
     rows_by_layer: tuple[int, ...]  #: rows that went through each layer, all sequences together, shadow rows too
+    shadow_rows: int = 0  #: of them, those that verify for a revocable decoder
+    probed_by_layer: tuple[int, ...] = ()  #: rows whose values alone were computed first; empty: none
+    watched_by_layer: tuple[int, ...] = ()  #: rows whose attention was compared with that of the pass before
     refreshed_by_layer: Tensor | None = field(
         default=None
     )  #: bool [layers, batch, seq]; None: all layers as ``refreshed``
@@ -62,12 +67,16 @@ class StepRecord:
             **{name: getattr(self, name).tolist() for name in _TENSORS if name != "confidence"},
             "confidence": confidence,
             "rows_by_layer": list(self.rows_by_layer),
+            "shadow_rows": self.shadow_rows,
+            "probed_by_layer": list(self.probed_by_layer),
+            "watched_by_layer": list(self.watched_by_layer),
             "rows_computed": self.rows_computed,
             "refreshed_by_layer": None if by_layer is None else by_layer.tolist(),
         }
 
 
-_TENSORS = ("tokens", "committed", "remasked", "refreshed", "added", "confidence", "active")
+_TENSORS = ("tokens", "committed", "remasked", "refreshed", "added", "predicted", "keys", "confidence", "active")
+_COUNTS = ("rows_by_layer", "shadow_rows", "probed_by_layer", "watched_by_layer")
 
 
 @frozen(eq=False)
@@ -115,7 +124,7 @@ class Trace(Sequence[StepRecord]):
             "prompt_length": self.prompt_length,
             "mask_token_id": self.mask_token_id,
             "facts": dict(self.facts),
-            "rows_by_layer": [step.rows_by_layer for step in self.steps],
+            "counts": [{name: getattr(step, name) for name in _COUNTS} for step in self.steps],
         }
         partial = path.with_name(path.name + ".partial")
         try:
@@ -137,7 +146,7 @@ class Trace(Sequence[StepRecord]):
         if not isinstance(header, dict) or header.get("format") != _FORMAT:
             raise ResultsError(f"{path} is not a trace of this version (expected {_FORMAT}).")
         try:
-            steps = tuple(_read_step(tensors, number, rows) for number, rows in enumerate(header["rows_by_layer"]))
+            steps = tuple(_read_step(tensors, number, counts) for number, counts in enumerate(header["counts"]))
             return cls(steps, header["prompt_length"], header["mask_token_id"], dict(header["facts"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ResultsError(f"{path} is a damaged trace: {type(error).__name__} {error}.") from error
@@ -151,7 +160,13 @@ class Trace(Sequence[StepRecord]):
         return when
 
 
-def _read_step(tensors: Mapping[str, Tensor], number: int, rows_by_layer: Sequence[int]) -> StepRecord:
+def _read_step(tensors: Mapping[str, Tensor], number: int, counts: Mapping[str, Any]) -> StepRecord:
     values = {name: tensors[f"{number}.{name}"] for name in _TENSORS}
-    by_layer = tensors.get(f"{number}.refreshed_by_layer")
-    return StepRecord(**values, rows_by_layer=tuple(rows_by_layer), refreshed_by_layer=by_layer)
+    return StepRecord(
+        **values,
+        rows_by_layer=tuple(counts["rows_by_layer"]),
+        shadow_rows=counts["shadow_rows"],
+        probed_by_layer=tuple(counts["probed_by_layer"]),
+        watched_by_layer=tuple(counts["watched_by_layer"]),
+        refreshed_by_layer=tensors.get(f"{number}.refreshed_by_layer"),
+    )

@@ -9,7 +9,7 @@ import torch
 from attrs import field, frozen
 from torch import Tensor
 
-from freshkv.core.shift import rows_read_for
+from freshkv.core.shift import rows_read_for, values_read_for
 
 _EMPTY: Mapping[str, Tensor] = MappingProxyType({})
 
@@ -53,6 +53,14 @@ class StepView:
         All positions of a sequence mean all of its rows.
         """
         return rows_read_for(positions, self._row_offset)
+
+    def to_rows(self, values: Tensor, fill: float) -> Tensor:
+        """``values``, [batch, seq] by position, moved to the rows that predict those positions: [batch, seq] by row.
+
+        What ``rows_for`` does for masks, for scores such as ``confidence``. A row that predicts nothing (the last one,
+        where logits are shifted) gets ``fill``.
+        """
+        return values_read_for(values, self._row_offset, fill)
 
     @property
     def everything(self) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import freshkv
 from freshkv import CachePolicy, Commit, Decoder, LayerView, LayerwisePolicy, Prediction, Selection, StepView
+from freshkv.core.shift import positions_read_from
 from freshkv.testing import NetworkShape, Problem, wrapped
 from freshkv.testing.strategies import left_padded, problems
 from tests.core.support import any_final_decoder, any_policy, examples
@@ -55,13 +56,30 @@ class Random(CachePolicy):
 
 @frozen
 class RandomLayers(LayerwisePolicy):
-    """Any rows in any layer, and any probes."""
+    """Any rows in any layer, any probes of any kind, and any watched rows."""
 
     name = "test-random-layers"
+    needs = frozenset({"attention_drift"})
     salt: int = field(default=0)
 
-    def probe(self, view: StepView) -> Tensor | None:
-        return None if self.salt % 3 == 0 else Random(self.salt).choose(view, 3) & view.is_valid
+    @property
+    def predicts(self) -> str:
+        return ("carried", "refreshed")[self.salt % 2]
+
+    @property
+    def probes(self) -> str:
+        return ("values", "hidden_states")[self.salt // 2 % 2]
+
+    @property
+    def probe_stores(self) -> bool:
+        return self.salt // 4 % 2 == 0
+
+    def select(self, view: StepView) -> Selection:
+        return Selection(Random(self.salt).choose(view, 0), watch=Random(self.salt).choose(view, 1))
+
+    def probe_layer(self, view: StepView, layer: int, layers: int, below: Tensor) -> Tensor | None:
+        assert not bool(below.any()) or layer > 0
+        return None if (self.salt + layer) % 3 == 0 else Random(self.salt).choose(view, 3 + layer) & view.is_valid
 
     def select_layer(self, view: StepView, layer: LayerView) -> Tensor:
         return Random(self.salt).choose(view, 4 + layer.layer) & view.is_valid
@@ -77,7 +95,8 @@ def test_whatever_rows_a_policy_names_a_run_ends_and_sequences_stay_independent(
 ) -> None:
     run = problem.run(policy, decoder)
     assert len(run.trace) <= problem.gen_length
-    assert bool(run.trace[0].refreshed.all()), "the first step refreshes everything"
+    if not isinstance(policy, Random) or policy.salt % 2 == 0:
+        assert bool(run.trace[0].refreshed.all()), "the first step refreshes everything that is visible"
     for sequence in range(problem.batch):
         assert_same_alone(problem, run, sequence, policy, decoder)
 
@@ -102,6 +121,102 @@ def test_a_layerwise_policy_that_refreshes_nothing_goes_on_from_what_is_cached(f
     run = uneven_problem().evolve(shape=NetworkShape(family=family)).run(LazyLayers(), "confidence")
     assert len(run.trace) == 12
     assert [step.rows_computed for step in run.trace] == [3 * 16] + [0] * 11
+
+
+@frozen
+class LazyRefreshed(LazyLayers):
+    """Refreshes nothing, and lets only what is refreshed be decided."""
+
+    name = "test-lazy-refreshed"
+    predicts = "refreshed"
+
+
+@pytest.mark.parametrize("family", ["llada", "dream"])
+def test_where_only_refreshed_rows_predict_the_last_layer_gets_one_and_the_trace_says_so(family: str) -> None:
+    problem = uneven_problem().evolve(shape=NetworkShape(family=family))
+    run, layers = problem.run(LazyRefreshed(), "confidence"), problem.shape.layers
+    shift = problem.network.network_spec.logits_shift
+    assert len(run.trace) == 12
+    for before, step in zip(run.trace, run.trace[1:], strict=False):
+        masked = before.tokens == problem.shape.mask_token_id
+        masked[:, : problem.prompt_length] = False
+        leftmost = masked.long().argmax(dim=1)
+        assert step.added.nonzero().tolist() == [[place, int(column) - shift] for place, column in enumerate(leftmost)]
+        assert torch.equal(step.layer(layers - 1), step.added)
+        assert not any(bool(step.layer(layer).any()) for layer in range(layers - 1))
+        assert torch.equal(step.committed.long().argmax(dim=1), leftmost)
+
+
+@examples(30)
+@given(problem=problems(), salt=st.integers(0, 50).map(lambda number: 2 * number + 1), decoder=any_final_decoder())
+def test_where_only_refreshed_rows_predict_decoders_choose_among_named_and_refreshed_positions(
+    problem: Problem, salt: int, decoder: Decoder
+) -> None:
+    named: list[Tensor] = []
+    offered: list[tuple[StepView, Tensor]] = []
+
+    def watch_select(original):
+        def select(view: StepView) -> Selection:
+            selection = original(view)
+            named.append(selection.predict)
+            return selection
+
+        return select
+
+    def watch_decode(original):
+        def decode(view: StepView, prediction: Prediction) -> Commit:
+            offered.append((view, prediction.positions))
+            return original(view, prediction)
+
+        return decode
+
+    policy = wrapped(RandomLayers(salt), select=watch_select)
+    run = problem.alone(0).run(policy, wrapped(decoder, decode=watch_decode))
+    shift, last = problem.network.network_spec.logits_shift, problem.shape.layers - 1
+    for step, predict, (view, positions) in zip(run.trace, named, offered, strict=True):
+        due = view.is_open & view.in_block
+        refreshed = positions_read_from(step.layer(last), shift)
+        assert torch.equal(step.predicted & view.in_block & view.is_open, positions)
+        assert bool(positions.any())
+        if bool((due & predict).any()):
+            assert torch.equal(positions, due & predict & refreshed)
+        else:
+            leftmost = due & (due.long().cumsum(dim=1) == 1)
+            assert torch.equal(positions, leftmost)
+
+
+@frozen
+class Blinkered(CachePolicy):
+    """Sees the prompt and the blocks up to the active one. Names no row but the block's."""
+
+    name = "test-blinkered"
+
+    def select(self, view: StepView) -> Selection:
+        active = view.block_index.masked_fill(~view.in_block, -1).amax(dim=1, keepdim=True)
+        return Selection(predict=view.in_block, visible=view.block_index <= active)
+
+
+@pytest.mark.parametrize("family", ["llada", "dream"])
+@pytest.mark.parametrize("decoder", ["confidence", "wino"])
+def test_what_is_hidden_is_not_computed_until_it_is_seen(family: str, decoder: str) -> None:
+    problem = uneven_problem().evolve(shape=NetworkShape(family=family), block_length=4)
+    run = problem.run(Blinkered(), decoder, gathering="auto")
+    shift, prompt = problem.network.network_spec.logits_shift, problem.prompt_length
+    first, column = run.trace[0], torch.arange(16)
+    assert torch.equal(first.refreshed, (column < prompt + 4).expand(3, -1))
+    assert not bool(first.added.any()), "the first step is the rule, not a rescue"
+    known = first.refreshed
+    for step in run.trace[1:]:
+        active = step.committed.long().argmax(dim=1, keepdim=True).sub(prompt).div(4, rounding_mode="floor")
+        seen = column < prompt + 4 * (active + 1)
+        unknown = step.active[:, None] & seen & ~known
+        # Dream reads the block's first position at the row before it; its last row is nobody's wish, but is seen
+        wanted = column < prompt + 4 * (active + 1) - shift
+        assert torch.equal(step.added, unknown & ~wanted)
+        assert not bool((step.refreshed & ~seen).any())
+        known = known | step.refreshed
+    masked = problem.run(Blinkered(), decoder, gathering="never")
+    assert [step.tokens.tolist() for step in run.trace] == [step.tokens.tolist() for step in masked.trace]
 
 
 @frozen
@@ -250,3 +365,28 @@ def test_sequences_at_different_points_are_asked_apart() -> None:
     policy = wrapped(freshkv.core.registry.resolve_policy("dual"), select=watch)
     uneven_problem().run(policy, Uneven())
     assert len({step for step, _ in seen}) < len(seen), "some steps ask for several groups"
+
+
+@examples(30)
+@given(problem=problems(), data=st.data())
+def test_values_move_to_the_rows_that_predict_them_as_positions_do(problem: Problem, data: st.DataObject) -> None:
+    seen = 0
+
+    def watch(original):
+        def select(view: StepView) -> Selection:
+            nonlocal seen
+            seen += 1
+            some = Random(data.draw(st.integers(0, 50))).choose(view, 9)
+            some[:, 0] = False  # all positions would mean all rows
+            assert torch.equal(view.to_rows(some, False), view.rows_for(some))
+            column = torch.arange(view.shape[1]).float().expand(view.shape)
+            moved = view.to_rows(column, -1.0)
+            assert torch.equal(moved[some.roll(-shift, dims=1)], column[some]), "by position, at its row"
+            assert bool((moved[:, view.shape[1] - shift :] == -1).all())
+            return original(view)
+
+        return select
+
+    shift = problem.network.network_spec.logits_shift
+    problem.run(wrapped(Lazy(), select=watch))
+    assert seen > 0

@@ -35,7 +35,6 @@ def dense_rollout(naive: AttentionWatcher, step: Step) -> Tensor:
     """Column sums of the product of rownorm(A + I), last layer first, built as seq x seq matrices."""
     batch, seq = step.tokens.shape
     spec = naive.spec
-    seen = naive.is_valid if step.visible is None else naive.is_valid & step.visible
     importance = torch.zeros(batch, seq, dtype=torch.float64)
     for b in range(batch):
         product = torch.diag(naive.is_valid[b].double())  # padding carries nothing
@@ -45,7 +44,8 @@ def dense_rollout(naive: AttentionWatcher, step: Step) -> Tensor:
             keys = keys.repeat_interleave(spec.heads // spec.kv_heads, dim=1)  # [seq, heads, head_width]
             for i in step.rows[layer, b].nonzero()[:, 0].tolist():
                 scores = torch.einsum("hd,shd->hs", naive.queries[layer, b, i].double(), keys)
-                scores = (scores * spec.head_width**-0.5).masked_fill(~seen[b], float("-inf"))
+                seen = naive._seen(layer, step.visible)[b]
+                scores = (scores * spec.head_width**-0.5).masked_fill(~seen, float("-inf"))
                 attention[i] = scores.softmax(dim=-1).mean(dim=0)
             mixed = attention + torch.eye(seq, dtype=torch.float64)
             product = product @ (mixed / mixed.sum(dim=-1, keepdim=True))
@@ -61,8 +61,8 @@ def test_the_rollout_of_the_carried_path_is_the_product_of_the_matrices(schedule
         AttentionWatcher(schedule.network, schedule.is_valid),
     )
     for step in schedule.steps:
-        run_carried(engine, step)
-        run_naive(naive, step)
+        run_carried(schedule, engine, step)
+        run_naive(schedule, naive, step)
         torch.testing.assert_close(engine.rollout().double(), dense_rollout(naive, step), rtol=1e-4, atol=1e-5)
 
 
@@ -75,7 +75,7 @@ def test_the_rollout_of_the_narrow_path_is_the_product_of_the_matrices(schedule:
     )
     for step in schedule.steps:
         run_narrow(engine, step)
-        run_naive(naive, step)
+        run_naive(schedule, naive, step)
         importance = engine.rollout()
         torch.testing.assert_close(importance.double(), dense_rollout(naive, step), rtol=1e-4, atol=1e-5)
         assert not bool(importance[~schedule.is_valid].any()), "padding carries importance"

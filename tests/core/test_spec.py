@@ -147,7 +147,7 @@ def test_a_value_that_cannot_be_read_is_a_spec_error(text: str) -> None:
 
 def test_an_unknown_name_suggests_the_near_ones() -> None:
     with pytest.raises(
-        UnknownNameError, match=r"Unknown policy 'prefx'\. Did you mean 'prefix'.* Known: d2cache, .*dllm"
+        UnknownNameError, match=r"Unknown policy 'prefx'\. Did you mean 'prefix'.* Known: .*d2cache, .*dllm"
     ):
         resolve_policy("prefx")
     with pytest.raises(UnknownNameError, match=r"Unknown decoder 'treshold'\. Did you mean 'threshold'"):

@@ -1,0 +1,116 @@
+"""The uncached forward beside a run, on the same canvas, and how far what is cached is from it.
+
+Nothing of this happens unless a policy asks for the signal ``drift`` or somebody wants evidence of every step. Its work
+counts nowhere: not as rows of the policy, but all the more in time and memory, which are then those of two runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from attrs import frozen
+from torch import Tensor
+from torch.nn import functional
+
+from freshkv.core.decoder import Commit
+from freshkv.core.engine import Engine, ForwardResult
+from freshkv.core.network import Network
+from freshkv.core.predict import Predicted, logits_at
+from freshkv.core.rows import RowSet
+from freshkv.core.state import RunState
+from freshkv.core.store import RowStore
+
+#: 1 - cosine below this is rounding: a deviation of less than 1 in 20000
+ROUNDING = 1e-9
+
+_ELEMENTS = -1  #: the axis of a vector's elements
+
+
+def cosine_distance(held: Tensor, true: Tensor) -> Tensor:
+    """1 - cosine of vectors [..., elements] to [...]: float32, float64 for float64 vectors; exactly 0 for equal ones.
+
+    Computed as half the squared distance of the unit vectors, which keeps its digits where the cosine is nearly 1.
+    """
+    exact = torch.promote_types(held.dtype, torch.float32)
+    chord = functional.normalize(held.to(exact), dim=_ELEMENTS) - functional.normalize(true.to(exact), dim=_ELEMENTS)
+    return chord.square().sum(dim=_ELEMENTS) / 2
+
+
+def relative_norm(held: Tensor, true: Tensor) -> Tensor:
+    """Norm of the difference over the norm of ``true``, of vectors [..., elements] to [...]; precision as above."""
+    exact = torch.promote_types(held.dtype, torch.float32)
+    difference, true = (held.to(exact) - true.to(exact)), true.to(exact)
+    size: Tensor = true.norm(dim=_ELEMENTS).clamp(min=torch.finfo(exact).tiny)
+    ratio: Tensor = difference.norm(dim=_ELEMENTS) / size
+    return ratio
+
+
+class Truth:
+    """What the network computes without a cache, for the sequences ``is_valid``, bool [batch, seq], of a run.
+
+    It has caches of its own, which every ``forward`` fills anew, and never touches those of the run. All valid keys are
+    attended, whatever the policy hides.
+    """
+
+    def __init__(self, network: Network, is_valid: Tensor, *, keep_hidden: bool = False) -> None:
+        self._engine = Engine(network, is_valid, keep_hidden=keep_hidden)
+        self._everything = RowSet.of(torch.ones_like(is_valid))
+        self._is_valid = is_valid
+        self._result: ForwardResult | None = None
+
+    @property
+    def store(self) -> RowStore:
+        """True keys and values (and hidden states, if kept) of the canvas that was last computed."""
+        return self._engine.store
+
+    @torch.no_grad()
+    def forward(self, tokens: Tensor) -> None:
+        """Compute everything for the canvas ``tokens``, long [batch, seq]."""
+        self._result = self._engine.narrow(tokens, self._everything)
+
+    @torch.no_grad()
+    def drift_of(self, cached: RowStore) -> Tensor:
+        """The signal ``drift`` of what a run has cached: float32 [batch, layers, seq], from 0 to 2.
+
+        The mean of 1 - cosine of a row's keys (all heads) and of its values; 0 at padding, at rows
+        that were never computed (they are hidden), and where it is rounding.
+        """
+        layers = []
+        for layer in range(self._engine.spec.layers):
+            keys = cosine_distance(cached.keys(layer).flatten(2), self.store.keys(layer).flatten(2))
+            values = cosine_distance(cached.values(layer).flatten(2), self.store.values(layer).flatten(2))
+            layers.append((keys + values) / 2)
+        drift = torch.stack(layers, dim=1)
+        nothing = (drift < ROUNDING) | ~(self._is_valid & cached.written)[:, None]
+        return drift.masked_fill(nothing, 0.0).float()
+
+    @torch.no_grad()
+    def logits(self, positions: Tensor) -> Tensor:
+        """True logits, float32 [n, vocabulary], of ``positions``, bool [batch, seq] with n True, in row-major order."""
+        if self._result is None:
+            raise RuntimeError("Truth.logits needs a forward pass first.")
+        return logits_at(self._engine.network, self._result, positions.flatten().nonzero()[:, 0])
+
+    def keep(self, sequences: list[int]) -> None:
+        """Forget all sequences but these (ascending); the last forward pass is forgotten altogether."""
+        self._engine.keep(sequences)
+        self._is_valid = self._is_valid[sequences]
+        self._everything = RowSet.of(torch.ones_like(self._is_valid))
+        self._result = None
+
+
+@frozen(kw_only=True, eq=False)
+class Evidence:
+    """One step of a run beside the truth on the canvas that it started from: read-only, and of this moment."""
+
+    state: RunState  #: before the step
+    store: RowStore  #: of the run, after its forward pass
+    result: ForwardResult  #: of the run
+    predict: Tensor  #: bool [batch, seq]; positions whose logits the run computed
+    predicted: Predicted
+    commit: Commit
+    truth: Truth
+
+
+OnEvidence = Callable[[Evidence], None]

@@ -1,0 +1,115 @@
+"""Which keys may be attended to in a pass, and where attention finds them: in place behind a mask, or gathered."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from freshkv.core.axes import SEQ
+
+#: when visible keys are gathered: where it pays, wherever keys are hidden, or nowhere
+Gathering = Literal["auto", "always", "never"]
+
+#: shares of the keys that are visible, at most, for gathering to pay. The copy costs about as much as the attention
+#: that it saves where half are hidden; it is made once for as long as the same keys are visible
+WORTH_AT_ONCE = 0.4
+WORTH_IF_IT_STAYS = 0.9
+
+
+@frozen(eq=False)
+class VisibleKeys:
+    """The keys of one layer that may be attended to.
+
+    In place, ``columns`` is None and ``mask`` has a place for each position. Gathered, ``columns`` names the visible
+    positions, so that hidden ones cost nothing; sequences that see fewer than the others repeat their first one, which
+    ``mask`` then hides.
+    """
+
+    #: bool [batch, kept] (in place: [batch, seq]); False: not to be attended to; None: all. Where rows differ in what
+    #: they see, [batch, widest, kept], for the rows of one RowSet
+    mask: Tensor | None
+    columns: Tensor | None = None  #: long [batch, kept]; positions
+    #: long [batch * seq]; the place of each row among batch * kept gathered ones, batch * kept where it has none
+    slots: Tensor | None = None
+
+    def spread(self, received: Tensor, seq: int) -> Tensor:
+        """What gathered keys received, [batch, kept], at their positions, [batch, seq]; 0 elsewhere."""
+        if self.columns is None:
+            return received
+        # a repeated column is masked, so that it received nothing
+        return received.new_zeros(received.shape[0], seq).scatter_add_(SEQ, self.columns, received)
+
+
+def in_place(visible: Tensor | None, layers: int) -> tuple[VisibleKeys, ...]:
+    """For each layer, of ``visible``, bool [batch, seq] or [batch, layers, seq]; None: all keys."""
+    if visible is None or visible.ndim == 2:
+        return (VisibleKeys(visible),) * layers
+    return tuple(VisibleKeys(visible[:, layer]) for layer in range(layers))
+
+
+def gathered(visible: Tensor, layers: int) -> tuple[VisibleKeys, ...]:
+    """The same, each layer's keys side by side. One synchronisation with the device."""
+    by_layer = visible[:, None] if visible.ndim == 2 else visible
+    counts = by_layer.sum(dim=-1)  # long [batch, layers or 1]
+    order = (~by_layer).byte().argsort(dim=-1, stable=True)  # visible positions first
+    most, least = torch.stack((counts.amax(dim=0), counts.amin(dim=0))).tolist()
+    found = []
+    for layer, (kept, fewest) in enumerate(zip(most, least, strict=True)):
+        columns, mask = order[:, layer, :kept], None
+        if fewest < kept:
+            mask = torch.arange(kept, device=visible.device) < counts[:, layer, None]
+            columns = torch.where(mask, columns, columns[:, :1])
+        found.append(VisibleKeys(mask, columns, _slots(columns, mask, by_layer.shape[-1])))
+    return tuple(found) if visible.ndim == 3 else (found[0],) * layers
+
+
+def _slots(columns: Tensor, mask: Tensor | None, seq: int) -> Tensor:
+    batch = columns.shape[0]
+    flat = columns + torch.arange(batch, device=columns.device)[:, None] * seq
+    if mask is not None:
+        flat = torch.where(mask, flat, batch * seq)  # repeated columns go nowhere
+    slots = torch.full((batch * seq + 1,), columns.numel(), device=columns.device)
+    slots[flat.flatten()] = torch.arange(columns.numel(), device=columns.device)
+    return slots[:-1]
+
+
+class Sight:
+    """Decides, pass by pass, in which form the visible keys are handed to attention."""
+
+    def __init__(self, layers: int, gathering: Gathering) -> None:
+        self._layers = layers
+        self._gathering = gathering
+        self._last: Tensor | None = None
+        self._keys: tuple[VisibleKeys, ...] = in_place(None, layers)
+
+    def look(self, visible: Tensor | None, *, hides: bool, unwritten: bool) -> tuple[VisibleKeys, ...]:
+        """For each layer; the same objects as in the last pass where nothing changed.
+
+        ``visible`` is bool [batch, seq] or [batch, layers, seq], padding left out, or None: all keys. ``hides`` says
+        that more than padding may be hidden, ``unwritten`` that some hidden keys were never computed.
+        """
+        if visible is None or not hides:
+            self._last, self._keys = None, in_place(visible, self._layers)
+            return self._keys
+        last, self._last = self._last, visible
+        stays = last is not None and last.shape == visible.shape and torch.equal(last, visible)
+        if stays and self._keys[0].columns is not None:
+            return self._keys
+        if self._pays(visible, stays=stays, unwritten=unwritten):
+            self._keys = gathered(visible, self._layers)
+        else:
+            self._keys = in_place(visible, self._layers)
+        return self._keys
+
+    def forget(self) -> None:
+        """Other sequences from now on."""
+        self._last = None
+
+    def _pays(self, visible: Tensor, *, stays: bool, unwritten: bool) -> bool:
+        if self._gathering != "auto":
+            return self._gathering == "always"
+        # keys that were never computed may be no numbers: better never touched than hidden behind a mask
+        return unwritten or float(visible.float().mean()) <= (WORTH_IF_IT_STAYS if stays else WORTH_AT_ONCE)
