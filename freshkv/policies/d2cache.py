@@ -25,6 +25,8 @@ class D2Cache(CachePolicy):
     name = "d2cache"
     paper = "d2Cache, arXiv:2509.23094, section 3"
     needs = frozenset({"confidence", "attention_rollout"})
+    tuned_for = "LLaDA-8B and Dream-7B on gsm8k, math-500, gpqa, mmlu-pro, humaneval and mbpp"
+    budget_field = "current_k"
 
     #: share of the importance of all rows not chosen otherwise that is refreshed
     rollout_p: float = field(default=0.1, converter=float, validator=and_(ge(0.0), le(1.0)))

@@ -24,6 +24,8 @@ class DLLMCache(LayerwisePolicy):
 
     name = "dllm"
     paper = "dLLM-Cache, arXiv:2506.06295, section 3"
+    tuned_for = "no task in particular (the paper sets kp and kr for each model and task)"
+    budget_field = "kr"
 
     kp: int = field(default=50, validator=_interval)  #: steps between refreshes of the prompt
     kr: int = field(default=2, validator=_interval)  #: steps between refreshes of the response
