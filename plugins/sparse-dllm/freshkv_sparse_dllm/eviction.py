@@ -1,8 +1,9 @@
-"""Recompute the block, and hide the keys outside it that the block hardly attends to."""
+"""Recompute the block, and hide the keys outside it that the block hardly asks for."""
 
 from __future__ import annotations
 
 import attrs
+import torch
 from attrs.validators import and_, ge, instance_of, le
 from torch import Tensor
 from torch.nn import functional
@@ -20,12 +21,13 @@ class SparseDLLM(CachePolicy):
     """Sparse-dLLM (arXiv:2508.02558). Exact when no block takes more than ``delay`` + 1 steps.
 
     Everything is refreshed when a block opens and for ``delay`` steps more. Then each layer keeps, of the keys outside
-    the block, the share ``retention`` that received most attention from it, and only the block is recomputed.
+    the block, the share ``retention`` that is most similar to the block's mean query, and only the block is recomputed.
     """
 
     name = "sparse-dllm"
     paper = "Sparse-dLLM, arXiv:2508.02558"
-    needs = frozenset({"attention_received"})
+    needs = frozenset({"attention_scores"})
+    tuned_for = "LLaDA-8B and Dream-7B on eight tasks, with one setting"
 
     #: share of the keys outside the block that stays visible
     retention: float = attrs.field(default=0.5, converter=float, validator=and_(ge(0.0), le(1.0)))
@@ -41,13 +43,13 @@ class SparseDLLM(CachePolicy):
         return Selection(predict=view.in_block, visible=visible, remember={"visible": visible.transpose(1, 2)})
 
     def _retained(self, view: StepView) -> Tensor:
-        """The block, and the most attended keys outside it: bool [batch, layers, seq]."""
-        received = view.signals["attention_received"]
-        layers = received.shape[1]
+        """The block, and the keys outside it that it asks for most: bool [batch, layers, seq]."""
+        scores = view.signals["attention_scores"]
+        layers = scores.shape[1]
         outside = view.is_valid & ~view.in_block
-        received = received.masked_fill(~outside[:, None], 0.0)
-        pooled = functional.max_pool1d(received, self.kernel, stride=1, padding=self.kernel // 2)
+        scores = scores.masked_fill(~outside[:, None], -torch.inf)
+        pooled = functional.max_pool1d(scores, self.kernel, stride=1, padding=self.kernel // 2)
         count = (outside.sum(dim=1).double() * self.retention).long().repeat_interleave(layers)  # long [batch * layers]
         among = outside.repeat_interleave(layers, dim=0)
-        kept = best(pooled.flatten(0, 1), among, count[:, None]).view_as(received)
+        kept = best(pooled.flatten(0, 1), among, count[:, None]).view_as(scores)
         return kept | view.in_block[:, None]

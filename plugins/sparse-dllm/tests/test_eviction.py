@@ -2,46 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import Tensor
 
-from freshkv import Selection, StepView
-from freshkv.testing import NetworkShape, PolicyContract, Problem, wrapped
-from freshkv.testing.networks import FAMILIES, Family
+from freshkv import StepView
+from freshkv.testing import PolicyContract, asked, columns, example_problem
 from freshkv_sparse_dllm import SparseDLLM
-
-POLICIES = (SparseDLLM(), SparseDLLM(retention=0.25, kernel=1, delay=0), SparseDLLM(retention=0, delay=2))
-
-ONE_BY_ONE = "confidence"
-UNEVEN = "threshold:threshold=0.2"
-
-
-def problem(family: Family = "llada", block_length: int = 4) -> Problem:
-    """Three prompts of which two are padded, twelve positions to decode."""
-    return Problem(
-        shape=NetworkShape(family=family, layers=4),
-        input_ids=torch.randint(0, 32, (3, 6), generator=torch.Generator().manual_seed(7)),
-        is_valid=torch.arange(6) >= torch.tensor([[0], [2], [4]]),
-        gen_length=12,
-        block_length=block_length,
-        seeds=(1, 2, 3),
-    )
-
-
-def positions(mask: Tensor) -> list[int]:
-    """Where a mask, bool [seq], is True."""
-    where: list[int] = mask.nonzero()[:, 0].tolist()
-    return where
-
 
 SEQ = 10
 
 
-def step_view(received: list[list[float]], step_in_block: int = 2, padding: int = 0) -> StepView:
-    """Four positions of prompt, a block at 4 and 5, another behind it; attention received, [layers][seq]."""
+def step_view(scores: list[list[float]], step_in_block: int = 2, padding: int = 0) -> StepView:
+    """Four positions of prompt, a block at 4 and 5, another behind it; scores, [layers][seq]."""
     position = torch.arange(SEQ)[None]
     return StepView(
         tokens=torch.zeros(1, SEQ, dtype=torch.long),
@@ -59,7 +32,7 @@ def step_view(received: list[list[float]], step_in_block: int = 2, padding: int 
         committed_at=torch.full((1, SEQ), -1),
         confidence=torch.full((1, SEQ), -torch.inf),
         sequence=torch.zeros(1, dtype=torch.long),
-        signals={"attention_received": torch.tensor([received])},
+        signals={"attention_scores": torch.tensor([scores])},
     )
 
 
@@ -67,10 +40,10 @@ def seen(policy: SparseDLLM, view: StepView) -> list[list[int]]:
     """Visible keys of each layer."""
     visible = policy.select(view).visible
     assert visible is not None
-    return [positions(layer) for layer in visible[0]]
+    return [columns(layer) for layer in visible[0]]
 
 
-def test_each_layer_keeps_the_keys_that_receive_most() -> None:
+def test_each_layer_keeps_the_keys_that_are_asked_for_most() -> None:
     first = [0.1, 0.4, 0.0, 0.0, 0.9, 0.9, 0.0, 0.0, 0.3, 0.2]
     second = [0.0, 0.0, 0.2, 0.3, 0.9, 0.9, 0.4, 0.5, 0.0, 0.0]
     policy = SparseDLLM(retention=0.5, kernel=1)
@@ -95,19 +68,9 @@ def test_no_retention_leaves_the_block_and_full_retention_hides_nothing() -> Non
 
 
 def test_the_choice_is_remembered_for_the_rest_of_the_block() -> None:
-    asked: list[tuple[StepView, Selection]] = []
-
-    def recording(original: Callable[[StepView], Selection]) -> Callable[[StepView], Selection]:
-        def select(view: StepView) -> Selection:
-            selection = original(view)
-            asked.append((view, selection))
-            return selection
-
-        return select
-
-    problem().run(wrapped(SparseDLLM(), select=recording))
+    questions = asked(SparseDLLM(), example_problem())
     chosen: Tensor | None = None
-    for view, selection in asked:
+    for view, selection in questions:
         if view.step_in_block <= 1:
             assert selection.visible is None
             assert bool(selection.predict.all())
@@ -120,52 +83,34 @@ def test_the_choice_is_remembered_for_the_rest_of_the_block() -> None:
             assert outside.tolist() == [[count] * 4 for count in (7, 6, 5)]
         assert chosen is not None
         assert torch.equal(selection.visible, chosen)
-    assert {view.step_in_block for view, _ in asked} == {0, 1, 2, 3}
+    assert {view.step_in_block for view, _ in questions} == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("delay", [0, 1, 2])
 def test_everything_is_refreshed_until_the_keys_are_chosen(delay: int) -> None:
-    trace = problem().alone(0).run(SparseDLLM(delay=delay)).trace
+    trace = example_problem().alone(0).run(SparseDLLM(delay=delay)).trace
     for number, step in enumerate(trace):
         block = range(6 + number // 4 * 4, 10 + number // 4 * 4)
-        assert positions(step.refreshed[0]) == list(range(18) if number % 4 <= delay else block)
+        assert columns(step.refreshed[0]) == list(range(18) if number % 4 <= delay else block)
 
 
 def test_hidden_keys_change_the_run() -> None:
-    sparse, full = (problem().run(SparseDLLM(retention=share, delay=0)) for share in (0.0, 1.0))
+    sparse, full = (example_problem().run(SparseDLLM(retention=share, delay=0)) for share in (0.0, 1.0))
     assert torch.equal(sparse.trace[0].tokens, full.trace[0].tokens)
     assert not torch.equal(sparse.trace[1].confidence, full.trace[1].confidence)
 
 
 def test_full_retention_without_delay_is_the_dual_cache() -> None:
-    run, dual = problem().run(SparseDLLM(retention=1, delay=0), UNEVEN), problem().run("dual", UNEVEN)
+    run, dual = (
+        example_problem().run(SparseDLLM(retention=1, delay=0), "threshold:threshold=0.2"),
+        example_problem().run("dual", "threshold:threshold=0.2"),
+    )
     assert [step.tokens.tolist() for step in run.trace] == [step.tokens.tolist() for step in dual.trace]
 
 
 def test_the_pooling_width_must_be_odd() -> None:
     with pytest.raises(ValueError, match="must be odd: 2"):
         SparseDLLM(kernel=2)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("decoder", [ONE_BY_ONE, UNEVEN])
-def test_a_delay_as_long_as_the_block_is_exact(decoder: str, family: Family) -> None:
-    run, truth = problem(family).run(SparseDLLM(delay=3), decoder), problem(family).run("none", decoder)
-    assert [step.tokens.tolist() for step in run.trace] == [step.tokens.tolist() for step in truth.trace]
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.spec)
-def test_a_sequence_does_not_depend_on_its_batch(policy: SparseDLLM, family: Family) -> None:
-    together = problem(family)
-    run = together.run(policy, UNEVEN)
-    for sequence in range(together.batch):
-        alone, start = together.alone(sequence).run(policy, UNEVEN), together.padding(sequence)
-        own = [step for step in run.trace if step.active[sequence]]
-        for here, there in zip(own, alone.trace, strict=True):
-            assert torch.equal(here.tokens[sequence, start:], there.tokens[0])
-            for layer in range(together.shape.layers):
-                assert torch.equal(here.layer(layer)[sequence, start:], there.layer(layer)[0])
 
 
 class TestContract(PolicyContract):

@@ -21,6 +21,7 @@ class VicinityRefresh(CachePolicy):
 
     name = "vicinity"
     paper = "dInfer, arXiv:2510.08666"
+    tuned_for = "LLaDA-MoE, as its benchmarks are run"
 
     before: int = attrs.field(default=16, validator=_count)  #: positions left of the block
     after: int = attrs.field(default=16, validator=_count)  #: positions right of the block
