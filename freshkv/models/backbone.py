@@ -17,7 +17,9 @@ from transformers.modeling_outputs import MaskedLMOutput
 
 from freshkv.core.errors import InputError
 from freshkv.core.network import NetworkSpec
-from freshkv.models.layers import Layer, Rotary, bidirectional_attention
+from freshkv.core.pattern import AttentionPattern
+from freshkv.models.layers import Layer, Rotary, attention
+from freshkv.models.products import Projection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -99,12 +101,14 @@ class LlamaLikeModel(PreTrainedModel):  # type: ignore[no-untyped-call]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Final norm and output head of ``hidden`` [rows, width]: [rows, vocabulary], not shifted."""
-        return cast("Tensor", self.head(self.final_norm(hidden)))
+        # one row after the other, whatever the order of the product: what follows reduces over the vocabulary
+        return cast("Tensor", self.head(self.final_norm(hidden)).contiguous())
 
     # The plain forward pass
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> MaskedLMOutput:
-        """Logits [batch, seq, vocabulary] of ``input_ids``, long [batch, seq]; every token attends to every token.
+        """Logits [batch, seq, vocabulary] of ``input_ids``, long [batch, seq]; every token attends to every token, or
+        to those that the network's attention pattern lets it see.
 
         ``attention_mask``, bool or 0/1 [batch, seq], is false at padding: padding is not attended to and takes no
         position, and the logits of its rows mean nothing. Logits are as the network gives them: where
@@ -122,12 +126,30 @@ class LlamaLikeModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         for layer in range(len(self.layers)):
             projected = self.project(layer, hidden, rotary)
             queries, keys, values = (torch.unflatten(heads, 0, canvas) for heads in projected)
-            attended = bidirectional_attention(queries, keys, values, valid).flatten(0, 1)
+            attended = attention(queries, keys, values, self._seen(layer, positions.view(canvas), valid)).flatten(0, 1)
             hidden = hidden + self.attention_output(layer, attended)
             hidden = hidden + self.feed_forward(layer, hidden)
         return self.logits(hidden)
 
+    def _seen(self, layer: int, positions: Tensor, valid: Tensor | None) -> Tensor | None:
+        """What may be attended to: bool [batch, seq], or [batch, seq, seq] for a pattern; None: everything."""
+        block: int | None = getattr(self.config, "block_causal", None)
+        if block is None:
+            return valid
+        pattern = AttentionPattern(block, (None,) * len(self.layers))
+        seen = cast("Tensor", pattern.sees(layer, positions[:, :, None], positions[:, None, :]))
+        # padding counts as the first token, so that its rows see something, too
+        return seen if valid is None else seen & valid[:, None, :]
+
     # What Transformers asks for
+
+    def post_init(self) -> None:
+        """Initialise weights; where they will be quantised, bitsandbytes knows ``nn.Linear`` itself and no subclass."""
+        if getattr(self.config, "quantization_config", None) is not None:
+            for module in self.modules():
+                if isinstance(module, Projection):
+                    cast("nn.Module", module).__class__ = nn.Linear
+        super().post_init()  # type: ignore[no-untyped-call]
 
     def get_input_embeddings(self) -> nn.Module:
         """The token embedding."""

@@ -41,7 +41,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
         raise CheckpointError(f"{folder} has no {CONFIG}; expected the folder of a checkpoint.")
-    return _read_object(path)
+    return read_object(path)
 
 
 def read_headers(folder: Path) -> dict[str, TensorHeader]:
@@ -126,7 +126,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _shards(folder: Path) -> list[Path]:
-    index = _read_object(folder / INDEX)
+    index = read_object(folder / INDEX)
     names = index.get("weight_map")
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise CheckpointError(f"{folder / INDEX} has no weight_map from tensors to files.")
@@ -148,7 +148,8 @@ def _read_file_headers(file: Path) -> dict[str, TensorHeader]:
         raise CheckpointError(f"{file} is truncated or corrupt ({error}). Download or save it again.") from error
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """The fields of a JSON file; raises CheckpointError if it cannot be read or holds no object."""
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:

@@ -6,6 +6,7 @@ Everything works on packed rows (the leading axis counts rows). Norms and rotary
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -53,13 +54,23 @@ class RMSNorm(nn.Module):
         return f"{self.weight.numel()}, eps={self.eps}"
 
 
-class Rotary(nn.Module):
-    """Cosine and sine of rotary position embedding, the two halves of a head rotated against each other."""
+#: inverse frequencies, float32 [head_width / 2], on a device, and what cosine and sine are multiplied with
+Frequencies = Callable[[torch.device], tuple[Tensor, float]]
 
-    def __init__(self, head_width: int, theta: float) -> None:
+
+class Rotary(nn.Module):
+    """Cosine and sine of rotary position embedding, the two halves of a head rotated against each other.
+
+    ``head_width`` is that of the rotated part of a head. ``frequencies`` stands in for the powers of ``theta`` where
+    positions are scaled.
+    """
+
+    def __init__(self, head_width: int, theta: float, frequencies: Frequencies | None = None) -> None:
         super().__init__()
         self.head_width = head_width
         self.theta = theta
+        self.scaled = frequencies
+        self._factor = 1.0
         # Not a buffer: a cast of the model would round a buffer, and loading would leave it uninitialised.
         self._frequencies: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
@@ -70,19 +81,28 @@ class Rotary(nn.Module):
         """
         precise = torch.float64 if dtype == torch.float64 else torch.float32
         angles = positions.to(precise)[:, None] * self._inverse_frequencies(positions.device, precise)
-        cosine, sine = angles.cos(), angles.sin()  # [rows, head_width / 2]
+        cosine, sine = angles.cos() * self._factor, angles.sin() * self._factor  # [rows, head_width / 2]
         return torch.cat((cosine, cosine), dim=WIDTH), torch.cat((sine, sine), dim=WIDTH)
 
     def _inverse_frequencies(self, device: torch.device, dtype: torch.dtype) -> Tensor:
         key = (device, dtype)
-        if key not in self._frequencies:
+        if key not in self._frequencies and self.scaled is not None:
+            frequencies, self._factor = self.scaled(device)
+            self._frequencies[key] = frequencies.to(dtype)
+        elif key not in self._frequencies:
             exponents = torch.arange(0, self.head_width, 2, device=device, dtype=dtype) / self.head_width
             self._frequencies[key] = 1.0 / self.theta**exponents
         return self._frequencies[key]
 
 
 def rotate(heads: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotary embedding of ``heads`` [rows, heads, head_width], in the dtype of ``rotary``, then cast back."""
+    """Rotary embedding of ``heads`` [rows, heads, head_width], in the dtype of ``rotary``, then cast back.
+
+    Where ``rotary`` is narrower than a head, the rest of the head stays as it is.
+    """
+    width = rotary[0].shape[WIDTH]
+    if width < heads.shape[WIDTH]:
+        return torch.cat((rotate(heads[..., :width], rotary), heads[..., width:]), dim=WIDTH)
     cosine, sine = (table[:, None, : table.shape[WIDTH] // 2] for table in rotary)  # the halves of a table are equal
     first, second = heads.to(cosine.dtype).chunk(2, dim=WIDTH)
     rotated = (first * cosine - second * sine, second * cosine + first * sine)
@@ -95,10 +115,19 @@ def split_heads(projected: Tensor, head_width: int) -> Tensor:
 
 
 def project_heads(
-    normed: Tensor, projections: tuple[nn.Module, nn.Module, nn.Module], head_width: int, rotary: tuple[Tensor, Tensor]
+    normed: Tensor,
+    projections: tuple[nn.Module, nn.Module, nn.Module],
+    head_width: int,
+    rotary: tuple[Tensor, Tensor],
+    head_norms: tuple[nn.Module, nn.Module] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Rotated queries, rotated keys and values, each [rows, its heads, head_width], of ``normed`` [rows, width]."""
+    """Rotated queries, rotated keys and values, each [rows, its heads, head_width], of ``normed`` [rows, width].
+
+    ``head_norms`` are those of each query and key head, before they are rotated.
+    """
     queries, keys, values = (split_heads(projection(normed), head_width) for projection in projections)
+    if head_norms is not None:
+        queries, keys = head_norms[0](queries), head_norms[1](keys)
     return rotate(queries, rotary), rotate(keys, rotary), values
 
 
@@ -108,15 +137,18 @@ def gated(hidden: Tensor, gate: nn.Module, up: nn.Module, down: nn.Module) -> Te
     return result
 
 
-def bidirectional_attention(queries: Tensor, keys: Tensor, values: Tensor, attended_keys: Tensor | None) -> Tensor:
-    """Every query attends to every key of its sequence.
+def attention(queries: Tensor, keys: Tensor, values: Tensor, attended_keys: Tensor | None) -> Tensor:
+    """Every query attends to every key of its sequence, or to ``attended_keys``.
 
     ``queries`` [batch, seq, heads, head_width], ``keys`` and ``values`` [batch, seq, kv_heads, head_width],
-    ``attended_keys`` bool [batch, seq] or None (all). Returns [batch, seq, heads, head_width].
+    ``attended_keys`` bool [batch, seq], [batch, queries, seq] where queries differ, or None (all). Returns
+    [batch, seq, heads, head_width].
     """
     shared_by = queries.shape[2] // keys.shape[2]
     if shared_by > 1:  # repeated here, because fewer kernels take grouped heads than take equal ones
         keys, values = (heads.repeat_interleave(shared_by, dim=2) for heads in (keys, values))
-    mask = None if attended_keys is None else attended_keys[:, None, None, :]
+    mask = attended_keys
+    if mask is not None:
+        mask = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
     queries, keys, values = (heads.transpose(1, 2) for heads in (queries, keys, values))
     return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask).transpose(1, 2)

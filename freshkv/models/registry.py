@@ -13,8 +13,16 @@ from freshkv.core.network import Network
 from freshkv.core.plugins import Objection
 from freshkv.core.registry import Kind, look_up
 from freshkv.models.backbone import LlamaLikeModel
-from freshkv.models.dream import DreamConfig, DreamModel
-from freshkv.models.llada import LLaDAConfig, LLaDAModelLM
+from freshkv.models.dream import DreamModel
+from freshkv.models.fast_dllm import FastDLLMForCausalLM
+from freshkv.models.llada import LLaDAModelLM
+from freshkv.models.llada2 import LLaDA2MoeModelLM
+from freshkv.models.llada_moe import LLaDAMoEModelLM
+from freshkv.models.llama import A2DLlamaModel, DiffusionLlamaModel
+from freshkv.models.modernbert import DiffusionModernBert
+from freshkv.models.qwen2 import A2DQwen2Model, DiffusionQwen2Model
+from freshkv.models.qwen3 import A2DQwen3Model, DiffusionQwen3Model
+from freshkv.models.sdar import SDARForCausalLM
 
 #: one folder for each bundled model, with config.json and model.safetensors
 BUNDLED_FOLDER = Path(__file__).parent / "tiny"
@@ -22,8 +30,26 @@ BUNDLED_FOLDER = Path(__file__).parent / "tiny"
 _PROTOCOL = frozenset(name for name in vars(Network) if not name.startswith("_"))
 
 
+#: all follow the protocol; those that reuse Transformers' own modules do not inherit from ours
+BUILT_IN: tuple[Any, ...] = (
+    LLaDAModelLM,
+    DreamModel,
+    DiffusionQwen2Model,
+    A2DQwen2Model,
+    DiffusionQwen3Model,
+    A2DQwen3Model,
+    DiffusionLlamaModel,
+    A2DLlamaModel,
+    LLaDAMoEModelLM,
+    SDARForCausalLM,
+    LLaDA2MoeModelLM,
+    FastDLLMForCausalLM,
+    DiffusionModernBert,
+)
+
+
 def _built_in() -> dict[str, type[LlamaLikeModel]]:
-    return {LLaDAConfig.model_type: LLaDAModelLM, DreamConfig.model_type: DreamModel}
+    return {cls.config_class.model_type: cls for cls in BUILT_IN}
 
 
 def _object_to(given: Any) -> Objection | None:

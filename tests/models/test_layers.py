@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from freshkv.models.layers import RMSNorm, Rotary, bidirectional_attention, gated, rotate
+from freshkv.models.layers import RMSNorm, Rotary, attention, gated, rotate
 
 PRECISION = {torch.float64: 1e-13, torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 
@@ -64,5 +64,5 @@ def test_gated_feed_forward_follows_its_definition():
 def test_masked_keys_are_not_attended_to():
     queries, keys, values = torch.randn(1, 3, 4, 8), torch.randn(1, 3, 2, 8), torch.randn(1, 3, 2, 8)
     visible = torch.tensor([[True, False, True]])
-    expected = bidirectional_attention(queries, keys[:, [0, 2]], values[:, [0, 2]], None)
-    torch.testing.assert_close(bidirectional_attention(queries, keys, values, visible), expected)
+    expected = attention(queries, keys[:, [0, 2]], values[:, [0, 2]], None)
+    torch.testing.assert_close(attention(queries, keys, values, visible), expected)
