@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from freshkv.cli import check, compare, doctor, generate, listing, new, options
+from freshkv.cli import check, compare, doctor, drift, evaluate, generate, listing, new, options, report
 from freshkv.cli.failures import reports_errors
 from freshkv.core.version import VERSION
 
@@ -23,6 +23,9 @@ app.command("generate", help=generate.HELP)(generate.generate)
 app.command("list", help=listing.HELP)(listing.list_known)
 app.command("new", help=new.HELP)(new.new)
 app.command("check", help=check.HELP)(check.check)
+app.command("report", help=report.HELP)(report.report)
+app.command("eval", help=evaluate.HELP)(evaluate.evaluate)
+app.command("drift", help=drift.HELP)(drift.drift)
 app.command("doctor", help=doctor.HELP)(doctor.doctor)
 
 

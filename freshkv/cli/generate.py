@@ -7,23 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from attrs import frozen
 
 from freshkv.cli import options
 from freshkv.cli.console import say
 from freshkv.cli.failures import Debug, reports_errors
 from freshkv.cli.live import StepDisplay
 from freshkv.cli.loading import patient
+from freshkv.cli.question import Question, ask, check_source
 from freshkv.core.errors import InputError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from freshkv.compare.cases import Case
     from freshkv.core.decoder import Decoder
     from freshkv.core.network import Network
     from freshkv.core.policy import CachePolicy
     from freshkv.core.run import Run
+    from freshkv.models.backbone import LlamaLikeModel
 
 HELP = (
     "Generate one answer, to a text of your own or to a problem of a task.\n\n"
@@ -35,8 +34,6 @@ HELP = (
     "  freshkv generate --task weave --problem 3 --trace weave.safetensors\n"
     "  freshkv generate --model path/to/LLaDA-8B --prompt 'Why is the sky blue?'\n"
 )
-
-PROMPT_GEN_LENGTH = 128  #: tokens of an answer to a text
 
 
 @reports_errors
@@ -59,8 +56,10 @@ def generate(
     top_k: options.TopK = None,
     top_p: options.TopP = None,
     stop_at_eos: options.StopAtEos = False,
+    published: options.Published = False,
     raw: options.Raw = False,
     dtype: options.Dtype = "auto",
+    quantise: options.Quantise = None,
     device: options.Device = "cpu",
     threads: options.Threads = None,
     debug: Debug = False,
@@ -76,13 +75,15 @@ def generate(
         from freshkv.models.tokenizer import load_tokenizer
 
         tokenizer = load_tokenizer(model)
-        question = _ask(prompt, task, seed, problem, tokenizer, raw)
+        question = ask(prompt, task, seed, problem, tokenizer, raw)
         lengths = {"gen_length": gen_length or question.gen_length, "block_length": block_length}
         with cpu_threads(model, threads):
-            network = load(model, device=device, dtype=dtype)
+            weights = {} if quantise is None else {"quantization_config": quantise}
+            network = load(model, device=device, dtype=dtype, **weights)
             mask = network.network_spec.mask_token_id
             display = StepDisplay(tokenizer, mask, len(question.ids), delay) if live else None
-            run = _decode(network, question, chosen, display, {**lengths, **sampling})
+            as_published = _published(network) if published else {}
+            run = _decode(network, question, chosen, display, {**lengths, **sampling, **as_published})
     text = decode_response(tokenizer, run.responses[0, : int(run.produced[0])].tolist())
     typer.echo(text)
     _show_facts(run, question.case, text, live=live)
@@ -92,55 +93,22 @@ def generate(
 
 
 def _check_arguments(prompt: str | None, task: str | None, trace: Path | None) -> None:
-    if prompt is not None and task is not None:
-        raise InputError("--prompt and --task exclude each other: a task has prompts of its own.")
+    check_source(prompt, task)
     if trace is not None and not trace.absolute().parent.is_dir():
         raise InputError(f"--trace {trace}: there is no folder {trace.parent}; make it first, or choose another.")
+
+
+def _published(network: LlamaLikeModel) -> dict[str, Any]:
+    from freshkv.models import published_defaults
+
+    arguments = published_defaults(network).arguments
+    return {name: arguments[name] for name in ("block_length", "temperature", "top_p")}
 
 
 def _resolve(policy: str, decoder: str) -> tuple[CachePolicy, Decoder]:
     from freshkv.core.registry import resolve_decoder, resolve_policy
 
     return resolve_policy(policy), resolve_decoder(decoder)
-
-
-@frozen(kw_only=True)
-class Question:
-    """What is answered."""
-
-    ids: tuple[int, ...]
-    seed: int  #: of the random numbers
-    gen_length: int  #: tokens of an answer, if not told otherwise
-    case: Case | None  #: None: a text of the user's own
-
-
-def _ask(
-    prompt: str | None, task: str | None, seed: int, problem: int, tokenizer: PreTrainedTokenizerBase, raw: bool
-) -> Question:
-    from freshkv.compare.cases import draw_case
-    from freshkv.compare.experiment import resolve_task
-    from freshkv.compare.prompts import encode_prompt
-    from freshkv.models.tasks import tasks
-
-    if prompt is not None:
-        ids = encode_prompt(tokenizer, prompt, raw=raw)
-        _show_prompt(prompt, ids, tokenizer)
-        return Question(ids=ids, seed=seed, gen_length=PROMPT_GEN_LENGTH, case=None)
-    chosen = resolve_task(next(iter(tasks())) if task is None else task)
-    case = draw_case(chosen, seed, problem, tokenizer, raw=raw)
-    _show_prompt(case.problem.prompt, case.prompt, tokenizer)
-    return Question(ids=case.prompt, seed=case.sampling_seed, gen_length=chosen.gen_length, case=case)
-
-
-def _show_prompt(text: str, ids: tuple[int, ...], tokenizer: PreTrainedTokenizerBase) -> None:
-    say(f"prompt: {text}")
-    unknown = 0 if tokenizer.unk_token_id is None else ids.count(tokenizer.unk_token_id)
-    if unknown > 0:
-        say(
-            f"Warning: the model's tokenizer does not know {unknown} of the prompt's {len(ids)} tokens. The bundled "
-            "models know their tasks' words only: try --task.",
-            style="yellow",
-        )
 
 
 def _decode(

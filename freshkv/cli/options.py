@@ -10,7 +10,7 @@ RUN = "How tokens are decoded"
 MACHINE = "Where it runs"
 
 Model = Annotated[
-    str, typer.Option("--model", help="A bundled model, a folder, or a hub id of a LLaDA or Dream checkpoint.")
+    str, typer.Option("--model", help="A bundled model, a folder, or the hub id of a checkpoint.")
 ]
 GenLength = Annotated[
     int | None,
@@ -34,11 +34,27 @@ TopP = Annotated[
 StopAtEos = Annotated[
     bool, typer.Option("--stop-at-eos", help="End a response at its first end token.", rich_help_panel=RUN)
 ]
+Published = Annotated[
+    bool,
+    typer.Option(
+        "--published",
+        help="Blocks, temperature and top-p of published evaluations of this checkpoint, whatever else is given.",
+        rich_help_panel=RUN,
+    ),
+]
 Raw = Annotated[bool, typer.Option("--raw", help="Leave out the tokenizer's chat template.", rich_help_panel=RUN)]
 Dtype = Annotated[
     str,
     typer.Option(
         "--dtype", help="float32, bfloat16, float16, or auto: as the checkpoint is stored.", rich_help_panel=MACHINE
+    ),
+]
+Quantise = Annotated[
+    str | None,
+    typer.Option(
+        "--quantise",
+        help="Keep the linear layers in fewer bits: int8, int4 (torchao) or nf4 (bitsandbytes).",
+        rich_help_panel=MACHINE,
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...", rich_help_panel=MACHINE)]

@@ -26,6 +26,7 @@ class ProgressDisplay:
         self._started = self._last = time.monotonic()
         self._bar: Bar | None = None
         self._task: TaskID | None = None
+        self._prepares = False
         self.latest: Progress | None = None
         if console.is_terminal:
             columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("about"))
@@ -46,6 +47,9 @@ class ProgressDisplay:
 
     def update(self, progress: Progress) -> None:
         """Show ``progress``."""
+        if progress.total == 0 and progress.failure is None:
+            self._prepare(progress)
+            return
         if self.latest is None:
             self._introduce(progress)
         self.latest = progress
@@ -57,6 +61,17 @@ class ProgressDisplay:
         elif time.monotonic() - self._last >= self._pause:
             self._last = time.monotonic()
             say(f"{progress.done} of {progress.total} sequences, {self._last - self._started:.0f} s")
+
+    def _prepare(self, progress: Progress) -> None:
+        """Before the first sequence, while budgets are measured."""
+        if self._bar is not None:
+            self._update_bar(self._bar, progress)
+        elif not self._prepares:
+            say(f"Budgets come first, measured on other problems; results go to {progress.path}")
+        elif time.monotonic() - self._last >= self._pause:
+            self._last = time.monotonic()
+            say(f"{progress.doing}, {self._last - self._started:.0f} s")
+        self._prepares = True
 
     def _introduce(self, progress: Progress) -> None:
         if progress.before == 0:
@@ -71,8 +86,8 @@ class ProgressDisplay:
 
     def _update_bar(self, bar: Bar, progress: Progress) -> None:
         if self._task is None:
-            self._task = bar.add_task("", total=progress.total, completed=progress.before)
-        bar.update(self._task, total=progress.total, completed=progress.done, description=progress.doing)
+            self._task = bar.add_task("", total=progress.total or None, completed=progress.before)
+        bar.update(self._task, total=progress.total or None, completed=progress.done, description=progress.doing)
 
     def _say(self, message: str) -> None:
         if self._bar is None:

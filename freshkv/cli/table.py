@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 
 NOTHING = "-"
 MEGABYTE = 1e6
-CACHE = "cache\nMB"
-#: terminal columns that the narrowest form of the numbers takes, and that specs have at least
-NUMBERS_WIDTH = 58
+#: what specs have at least, in terminal columns
 LEAST_LABEL = 12
+UNLIMITED = 10_000
 
 Cell = Callable[["EntrySummary"], str]
 
@@ -30,11 +29,32 @@ def _number(value: float | None, pattern: str) -> str:
     return NOTHING if value is None else format(value, pattern)
 
 
-def _interval(summary: EntrySummary) -> str:
-    if summary.accuracy_interval is None:
-        return NOTHING
-    low, high = summary.accuracy_interval
-    return f"{low:.2f}-{high:.2f}"
+def _interval(value: tuple[float, float] | None, pattern: str) -> str:
+    return NOTHING if value is None else f"{value[0]:{pattern}}-{value[1]:{pattern}}"
+
+
+def _difference(summary: EntrySummary) -> str:
+    from freshkv.compare.wording import points
+
+    return NOTHING if summary.paired is None else points(summary.paired.difference)
+
+
+def _difference_interval(summary: EntrySummary) -> str:
+    from freshkv.compare.wording import points
+
+    return NOTHING if summary.paired is None else ",".join(map(points, summary.paired.interval))
+
+
+def _p_value(summary: EntrySummary) -> str:
+    from freshkv.compare.wording import p_value
+
+    return p_value(summary.corrected_p)
+
+
+def _speedup(summary: EntrySummary) -> str:
+    if summary.failure is not None:
+        return "failed"
+    return _number(summary.speedup, ".2f") + "x" * (summary.speedup is not None)
 
 
 def _megabytes(value: int | None, digits: int) -> str:
@@ -43,33 +63,46 @@ def _megabytes(value: int | None, digits: int) -> str:
 
 COLUMNS: dict[str, Cell] = {
     "accu-\nracy": lambda s: _number(s.accuracy, ".2f"),
-    "95 %\ninterval": _interval,
+    "95 %\ninterval": lambda s: _interval(s.accuracy_interval, ".2f"),
+    "vs\nnone": _difference,
+    "95 %\ninterval ": _difference_interval,
+    "p": _p_value,
     "same as\nnone": lambda s: _number(s.agreement, ".0%"),
     "tokens\nper s": lambda s: _number(s.tokens_per_second, ".1f"),
-    "speed-\nup": lambda s: "failed" if s.failure is not None else _number(s.speedup, ".2f") + "x" * bool(s.speedup),
+    "speed-\nup": _speedup,
+    "95 %\ninterval  ": lambda s: _interval(s.speedup_interval, ".2f"),
     "for-\nwards": lambda s: _number(s.forwards, ".1f").removesuffix(".0"),
     "rows/\nstep": lambda s: _number(s.rows_share, ".0%"),
     "peak\nMB": lambda s: _megabytes(s.peak_bytes, 0),
-    CACHE: lambda s: _megabytes(s.cache_bytes, 1),
+    "cache\nMB": lambda s: _megabytes(s.cache_bytes, 1),
 }
+#: left out one after the other where the screen is too narrow; ``EntrySummary`` holds them all
+SPARE = ("cache\nMB", "peak\nMB", "95 %\ninterval", "tokens\nper s")
 
 
 def comparison_table(summaries: Sequence[EntrySummary], console: Console) -> Table:
-    """All entries, a section for each task and decoder; as roomy as the console allows."""
-    everything, narrower = list(COLUMNS), [name for name in COLUMNS if name != CACHE]
-    unlimited = console.options.update(max_width=10_000)
-    for names, gap in ((everything, 1), (narrower, 1), (narrower, 0)):
-        table = _build(summaries, names, gap, label_width=10_000)
-        if console.measure(table, options=unlimited).maximum <= console.width:
+    """All policies, a section for each task and decoder, with as many columns as the console has room for."""
+    policies = [summary for summary in summaries if summary.role == "policy"]
+    names = list(COLUMNS)
+    for spare in (None, *SPARE):
+        names = [name for name in names if name != spare]
+        table = _build(policies, names, gap=1, label_width=UNLIMITED)
+        if _width(table, console) <= console.width:
             return table
-    return _build(summaries, narrower, gap=0, label_width=max(console.width - NUMBERS_WIDTH, LEAST_LABEL))
+    numbers = _width(_build(policies, names, gap=0, label_width=LEAST_LABEL), console) - LEAST_LABEL
+    return _build(policies, names, gap=0, label_width=max(console.width - numbers, LEAST_LABEL))
+
+
+def _width(table: Table, console: Console) -> int:
+    """Terminal columns that the table would like to have."""
+    return console.measure(table, options=console.options.update(max_width=UNLIMITED)).maximum
 
 
 def _build(summaries: Sequence[EntrySummary], names: Sequence[str], gap: int, label_width: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, gap, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
     table.add_column("policy", overflow="fold", vertical="bottom")
     for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name.rstrip(), justify="right", no_wrap=True)
     several_decoders = len({summary.decoder for summary in summaries}) > 1
     for (task, decoder), group in groupby(summaries, key=lambda s: (s.task, s.decoder)):
         title = f"{task}\n{fold_spec(decoder, label_width)}" if several_decoders else task
@@ -96,7 +129,8 @@ def fold_spec(spec: str, width: int) -> str:
 def explain_columns() -> str:
     """What the columns mean, in one paragraph."""
     return (
-        "same as none: responses whose every token equals the uncached run's. speed-up: median over problems of the "
-        "ratio to none, measured in turns. rows/step: rows computed in a forward pass, of the whole canvas. "
-        "peak: memory of the process (of the device, on a GPU)."
+        "vs none: accuracy minus the uncached run's, in points, paired by problem; p: exact McNemar test of it, "
+        "corrected for the policies of a section. same as none: responses whose every token equals the uncached run's. "
+        "speed-up: median over problems of the ratio to none, measured in turns. rows/step: rows computed in a "
+        "forward pass, of the whole canvas. A wide screen also shows tokens per s, memory and the interval of accuracy."
     )

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
+import attrs
 import torch
 from attrs import field, frozen
 
+from freshkv.compare.lineup import read_budget
 from freshkv.core.decoder import Decoder
-from freshkv.core.errors import InputError, unknown_name
+from freshkv.core.errors import InputError, SpecError, unknown_name
 from freshkv.core.policy import CachePolicy
 from freshkv.core.registry import resolve_decoder, resolve_policy
 from freshkv.core.sampling import Sampling
-from freshkv.models.loading import DTYPES
+from freshkv.core.spec import Configurable, expand_spec
+from freshkv.models.placement import DTYPES
 from freshkv.models.tasks import Task, tasks
+
+C = TypeVar("C", bound=Configurable)
 
 BASELINE = "none"
 DEFAULT_POLICIES = ("none", "prefix", "dual", "dllm", "d2cache")
+MOST_ENTRIES = 1000  #: of an experiment; more is most often a grid that grew too large by mistake
 
 
 @frozen
@@ -41,15 +47,30 @@ def _listed(values: Any) -> tuple[Any, ...]:
     return (values,) if isinstance(values, str) or not isinstance(values, Iterable) else tuple(values)
 
 
+def _resolve_all(values: Any, resolve: Callable[[Any], C]) -> dict[str, C]:
+    """Spec string to object, each once and in order, with grids and ranges written out."""
+    found: dict[str, C] = {}
+    for value in _listed(values):
+        specs = expand_spec(value) if isinstance(value, str) else (value,)
+        try:
+            objects = [resolve(spec) for spec in specs]
+        except SpecError as error:
+            if len(specs) == 1:
+                raise
+            raise SpecError(f"{error} It is one of the {len(specs)} that {value!r} stands for.") from error
+        found |= {each.spec: each for each in objects}
+    return found
+
+
 def _policies(values: Any) -> tuple[CachePolicy, ...]:
     """Policies by spec string or themselves, each once; the baseline comes first where it is not among them."""
-    chosen = {policy.spec: policy for policy in map(resolve_policy, _listed(values))}
+    chosen = _resolve_all(values, resolve_policy)
     baseline = {} if BASELINE in chosen else {BASELINE: resolve_policy(BASELINE)}
     return tuple((baseline | chosen).values())
 
 
 def _decoders(values: Any) -> tuple[Decoder, ...]:
-    return tuple({decoder.spec: decoder for decoder in map(resolve_decoder, _listed(values))}.values())
+    return tuple(_resolve_all(values, resolve_decoder).values())
 
 
 def _tasks(values: Any) -> tuple[Task, ...]:
@@ -74,7 +95,9 @@ class Experiment:
     """Every policy with every decoder on every task, with the same prompts and seeds.
 
     Policies, decoders and tasks are given by spec string, by name, or as objects; ``none`` is added where it is
-    missing, because agreement and speed-up refer to it. Raises SpecError, UnknownNameError or InputError.
+    missing, because agreement and speed-up refer to it. A spec string may hold grids and ranges, such as
+    ``d2cache:current_k=8|16,rollout_p=0.05..0.2..0.05``; what it stands for more than once is taken once. At most 1000
+    entries. Raises SpecError, UnknownNameError or InputError.
     """
 
     model: str = field(default="tiny-llada", converter=str)  #: as ``freshkv.load`` takes it
@@ -83,6 +106,7 @@ class Experiment:
     decoders: tuple[Decoder, ...] = field(default=("confidence",), converter=_decoders)
     problems: int = 20  #: of each task, for each seed
     seeds: tuple[int, ...] = field(default=(0,), converter=_listed)  #: each draws problems of its own
+    repeats: int = 1  #: how often each entry decodes each problem; more than once tells more about times only
     gen_length: int | None = None  #: response tokens; None: the task's own number
     block_length: int | None = 16  #: response tokens; None: one block
     batch_size: int = 1  #: sequences decoded together
@@ -94,12 +118,16 @@ class Experiment:
     dtype: str = "auto"  #: "auto": the checkpoint's own
     device: str = "cpu"
     threads: int | None = None  #: CPU threads; None: one for the bundled models, else as torch is set
+    #: a policy (its mean rows a pass) or a share of the canvas that all others are turned to; None: as they are given
+    match_budget: str | float | None = field(default=None, converter=read_budget)
+    regret: bool = False  #: run an oracle and a random policy beside each policy, at its own budget
 
     def __attrs_post_init__(self) -> None:
         for name in ("tasks", "policies", "decoders", "seeds"):
             if not getattr(self, name):
                 raise InputError(f"{name} is empty; expected at least one.")
-        for name in ("problems", "batch_size"):
+        _check_number_of_entries(len(self.policies), len(self.decoders))
+        for name in ("problems", "repeats", "batch_size"):
             _check_count(name, getattr(self, name))
         for name in ("gen_length", "block_length", "threads"):
             if getattr(self, name) is not None:
@@ -125,9 +153,26 @@ class Experiment:
         """All pairs, a decoder at a time."""
         return tuple(Entry(policy, decoder) for decoder in self.decoders for policy in self.policies)
 
+    @property
+    def sequences(self) -> int:
+        """How many records a whole run ends with."""
+        return len(self.entries) * len(self.tasks) * len(self.seeds) * self.problems * self.repeats
+
     def gen_length_of(self, task: Task) -> int:
         """Response tokens for ``task``."""
         return task.gen_length if self.gen_length is None else self.gen_length
+
+
+#: names of everything that can be given
+FIELDS = tuple(each.name for each in attrs.fields(Experiment) if each.init)
+
+
+def _check_number_of_entries(policies: int, decoders: int) -> None:
+    if policies * decoders > MOST_ENTRIES:
+        raise InputError(
+            f"{policies} policies with {decoders} decoders make {policies * decoders} entries; at most {MOST_ENTRIES} "
+            "are allowed. Leave out some values of a grid, or make several experiments."
+        )
 
 
 def _check_count(name: str, value: object) -> None:

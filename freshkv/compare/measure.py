@@ -9,6 +9,7 @@ from attrs import frozen
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from freshkv.compare.costs import shared_cost
 from freshkv.compare.experiment import Experiment
 from freshkv.compare.prompts import decode_response
 from freshkv.compare.records import SequenceRecord
@@ -82,6 +83,8 @@ def to_records(work: Work, run: Run, tokenizer: PreTrainedTokenizerBase) -> list
                 peak_bytes=run.stats.peak_bytes,
                 cache_bytes=run.stats.cache_bytes,
                 batch=size,
+                cost=shared_cost(run.stats.cost, size),
+                repeat=work.repeat,
             )
         )
     return records

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import tokenizers
 import torch
 import transformers
 
@@ -29,18 +30,28 @@ def describe(experiment: Experiment, model: Network, cases: Sequence[Case]) -> H
     """The header of the experiment's results. Call it once threads are set."""
     parts = {
         "experiment": _experiment_facts(experiment, model, cases),
-        "environment": {
-            "freshkv": VERSION,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "python": platform.python_version(),
-            "device": device_name(model.device),
-            "threads": torch.get_num_threads(),
-        },
+        "environment": _environment_facts(model),
     }
     return Header(
         created=datetime.now(UTC).isoformat(timespec="seconds"), model=experiment.model, **json.loads(json.dumps(parts))
     )
+
+
+def _environment_facts(model: Network) -> dict[str, Any]:
+    """What the same experiment may give other numbers for: versions, the machine, and how torch is set."""
+    return {
+        "freshkv": VERSION,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "tokenizers": tokenizers.__version__,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cuda": torch.version.cuda if model.device.type == "cuda" else None,
+        "device": device_name(model.device),
+        "threads": torch.get_num_threads(),
+        "matmul_precision": torch.get_float32_matmul_precision(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
 
 
 def default_path(header: Header) -> Path:
@@ -61,9 +72,14 @@ def _experiment_facts(experiment: Experiment, model: Network, cases: Sequence[Ca
         "block_length": experiment.block_length,
         "policies": [policy.spec for policy in experiment.policies],
         "decoders": [decoder.spec for decoder in experiment.decoders],
+        "model_origin": origin_of(type(model)),
+        "task_origins": {task.name: origin_of(type(task)) for task in experiment.tasks},
         "origins": {part.name: origin_of(type(part)) for part in (*experiment.policies, *experiment.decoders)},
         "problems": experiment.problems,
         "seeds": list(experiment.seeds),
+        "repeats": experiment.repeats,
+        "match_budget": experiment.match_budget,
+        "regret": experiment.regret,
         "batch_size": experiment.batch_size,
         "temperature": experiment.temperature,
         "top_k": experiment.top_k,

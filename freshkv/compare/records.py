@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 import cattrs
 from attrs import frozen
 
-FORMAT = "freshkv-results-1"
+from freshkv.compare.lineup import Lineup, Setting, full_settings
+from freshkv.core.cost import Cost
+
+FORMAT = "freshkv-results-2"
 
 _converter = cattrs.Converter(forbid_extra_keys=True)
 
@@ -23,12 +26,18 @@ class Header:
     model: str  #: as it was given; the experiment holds a hash of it
     experiment: Mapping[str, Any]
     environment: Mapping[str, Any]
+    lineup: Lineup | None = None  #: None: every policy runs in every setting
     format: str = FORMAT
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """Tasks x decoders in order, each with the policies that run in it."""
+        return full_settings(self.experiment) if self.lineup is None else self.lineup.settings
 
 
 @frozen(kw_only=True)
 class SequenceRecord:
-    """One problem decoded by one entry. In a batch, seconds and rows are an equal share of the batch's."""
+    """One problem decoded once by one entry. In a batch, seconds and rows are an equal share of the batch's."""
 
     task: str
     seed: int
@@ -46,6 +55,8 @@ class SequenceRecord:
     peak_bytes: int  #: of the batch
     cache_bytes: int  #: likewise
     batch: int  #: sequences decoded together
+    cost: Cost | None = None  #: an equal share of the batch's; None: not counted
+    repeat: int = 0  #: which decoding of this problem by this entry; those after the first only count as times
 
     @property
     def entry(self) -> tuple[str, str]:
@@ -110,3 +121,8 @@ def from_line(line: bytes) -> Record:
     except cattrs.BaseValidationError as error:
         raise ValueError("; ".join(cattrs.transform_error(error))) from error
     return record
+
+
+def rows_share(records: Sequence[SequenceRecord]) -> float:
+    """Rows computed in a forward pass, as a share of the canvas; at least one record."""
+    return sum(r.rows_computed for r in records) / sum(r.forwards * r.canvas for r in records)

@@ -21,6 +21,11 @@ class Results:
     failures: tuple[FailureRecord, ...]  #: of all attempts, in order
 
     @property
+    def answers(self) -> tuple[SequenceRecord, ...]:
+        """The first decoding of each problem by each entry; repeats only measure time once more."""
+        return tuple(record for record in self.sequences if record.repeat == 0)
+
+    @property
     def open_failures(self) -> Mapping[tuple[str, str], FailureRecord]:
         """Entry to its latest failure, where no later attempt made good for it."""
         done = {(record.entry, record.case) for record in self.sequences}

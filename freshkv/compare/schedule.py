@@ -4,34 +4,51 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
+from itertools import product
 
 from attrs import frozen
 
 from freshkv.compare.cases import Case, CaseKey
+from freshkv.compare.entries import entries_of
 from freshkv.compare.experiment import Entry, Experiment
+from freshkv.compare.lineup import Lineup
 
-WorkKey = tuple[tuple[str, str], CaseKey]
+#: entry, problem, repeat
+WorkKey = tuple[tuple[str, str], CaseKey, int]
 
 
 @frozen
 class Work:
-    """Cases of one task that one entry decodes together."""
+    """Cases of one task that one entry decodes together. It can be pickled, and done in any process."""
 
     entry: Entry
     cases: tuple[Case, ...]
+    repeat: int = 0  #: from 0
+
+    @property
+    def keys(self) -> tuple[WorkKey, ...]:
+        """What tells its sequences from all others."""
+        return tuple((self.entry.key, case.key, self.repeat) for case in self.cases)
 
 
-def plan_work(experiment: Experiment, cases: Sequence[Case], done: Collection[WorkKey]) -> list[Work]:
-    """What is left: the first batch of every task through all entries, then the second, and so on."""
+def plan_work(
+    experiment: Experiment, cases: Sequence[Case], done: Collection[WorkKey], lineup: Lineup | None = None
+) -> list[Work]:
+    """What is left: the first batch of every task through all entries (and again for each repeat), then the second.
+
+    So entries that are compared run right after each other, A B C A B C, and whatever slows the machine for a while
+    slows them alike.
+    """
     batches: dict[tuple[int, int, str], list[Case]] = defaultdict(list)
     for case in cases:
         place = (experiment.seeds.index(case.seed), case.index // experiment.batch_size, case.task.name)
         batches[place].append(case)
     in_turn = sorted(batches, key=lambda place: place[:2])  # stable: tasks keep their order
     works = []
+    entries = {task.name: entries_of(experiment, task.name, lineup) for task in experiment.tasks}
     for place in in_turn:
-        for entry in experiment.entries:
-            left = tuple(case for case in batches[place] if (entry.key, case.key) not in done)
+        for repeat, entry in product(range(experiment.repeats), entries[place[2]]):
+            left = tuple(case for case in batches[place] if (entry.key, case.key, repeat) not in done)
             if left:
-                works.append(Work(entry, left))
+                works.append(Work(entry, left, repeat))
     return works

@@ -6,10 +6,13 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from freshkv.compare.records import PREAMBLE, FailureRecord, Header, SequenceRecord, to_line
+from attrs import evolve
+
+from freshkv.compare.records import PREAMBLE, FailureRecord, Header, SequenceRecord, from_line, to_line
 from freshkv.compare.results import Results, parse_results
 from freshkv.core.errors import ResultsError
 
@@ -41,8 +44,9 @@ class ResultsFile:
             self._kept = 0
             self._write(to_line(header))
             return Results(path=self._path, header=header, sequences=(), failures=())
-        results, self._size = parse_results(self._path, data)
+        results, size = parse_results(self._path, data)
         check_same(self._path, results.header, header)
+        results, self._size = drop_cut_batch(results, data[:size])
         os.ftruncate(self._descriptor, self._size)
         return results
 
@@ -60,6 +64,24 @@ class ResultsFile:
                 "once it can be written again, the same experiment continues from there."
             ) from error
         self._size += len(data)
+
+
+def drop_cut_batch(results: Results, data: bytes) -> tuple[Results, int]:
+    """``results`` without the sequences of a batch that was cut off while it was written, and the bytes that are left.
+
+    The batch is decoded again as a whole: its other half alone would be measured in another batch than was asked for.
+    """
+    lines = data.splitlines(keepends=True)
+    if not results.sequences or not isinstance(from_line(lines[-1]), SequenceRecord):
+        return results, len(data)
+    size = results.header.experiment["batch_size"]
+    batches = [
+        (record.entry, record.task, record.seed, record.problem // size, record.repeat) for record in results.sequences
+    ]
+    last = sum(1 for _ in takewhile(batches[-1].__eq__, reversed(batches)))
+    if last >= results.sequences[-1].batch:
+        return results, len(data)
+    return evolve(results, sequences=results.sequences[:-last]), len(data) - sum(map(len, lines[-last:]))
 
 
 @contextmanager
@@ -96,15 +118,20 @@ def _lock(path: Path, descriptor: int) -> None:
 
 def check_same(path: Path, there: Header, here: Header) -> None:
     """Raise ResultsError, naming what differs, unless both headers are of one experiment."""
-    differences = [
-        *_differences(there.experiment, here.experiment, ""),
-        *_differences(there.environment, here.environment, ""),
-    ]
+    differences = header_differences(there, here)
     if differences:
         raise ResultsError(
             f"{path} belongs to another experiment: {'; '.join(differences)}. "
             "Choose another output file, or remove this one."
         )
+
+
+def header_differences(there: Header, here: Header) -> list[str]:
+    """What makes two headers those of different experiments, in words."""
+    return [
+        *_differences(there.experiment, here.experiment, ""),
+        *_differences(there.environment, here.environment, ""),
+    ]
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str) -> Iterator[str]:

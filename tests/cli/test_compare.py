@@ -8,8 +8,10 @@ from rich.console import Console
 
 from freshkv import CachePolicy
 from freshkv.cli.progress import ProgressDisplay
+from freshkv.cli.regret_table import regret_table
 from freshkv.cli.table import comparison_table, fold_spec
-from freshkv.compare import EntrySummary, Progress, runner
+from freshkv.compare import EntrySummary, Progress, Regret, Scale, Speedup, runner
+from freshkv.compare.statistics import compare_pairs
 from freshkv.core import registry
 from freshkv.core.errors import ResultsError
 
@@ -21,7 +23,7 @@ def test_the_table_has_every_policy_and_column(invoke, small):
     assert result.exit_code == 0, result.output
     table = result.stdout
     assert all(f"\n  {policy} " in table for policy in FIVE)
-    for column in ("racy", "interval", "same as", "tokens", "speed-", "wards", "rows/", "peak"):
+    for column in ("racy", "interval", "vs", " p ", "same as", "tokens", "speed-", "wards", "rows/"):
         assert column in table
     assert "Results: results/" in table
     assert "10 sequences; results go to results/" in result.stderr
@@ -36,6 +38,37 @@ def test_given_policies_and_decoders_are_crossed(invoke, small):
     )
     assert result.stdout.count("\n  none ") == result.stdout.count("\n  d2cache:current_k=2 ") == 2
     assert "4 sequences" in result.stderr
+
+
+def test_doubts_follow_the_findings(invoke, small):
+    result = invoke("compare", *small, "--decoder", "confidence")
+    findings, doubts = " ".join(result.stdout.split()).split("Before you conclude:")
+    assert "no smaller one." in findings
+    assert "- Defaults were chosen elsewhere, those of dllm for no task in particular" in doubts
+    assert "- In 4 of 4 comparisons with the uncached run, a loss of 2 points is neither shown nor excluded." in doubts
+
+
+def test_budgets_are_matched_and_regret_is_shown(invoke, small):
+    arguments = ("--policy", "d2cache", "--decoder", "confidence", "--match-budget", "dual", "--regret")
+    result = invoke("compare", *small, *arguments, "--repeats", 2, "--output", "out.jsonl")
+    assert result.exit_code == 0, result.output
+    assert "Budgets come first, measured on other problems; results go to out.jsonl" in result.stderr
+    table, regret = result.stdout.split("random, oracle: policies that compute as many rows")
+    assert "\n  d2cache:current_k=" in table
+    assert "\n  dual" in table
+    assert "oracle  place" in table
+    assert "An uncached pass runs beside oracle" in " ".join(regret.split())
+    again = invoke("compare", *small, *arguments, "--repeats", 2, "--output", "out.jsonl")
+    assert again.stdout == result.stdout
+    assert "are in out.jsonl from an earlier run" in again.stderr
+    assert "Budgets come first" not in again.stderr
+
+
+def test_a_budget_that_is_none_is_refused(invoke, small):
+    result = invoke("compare", *small, "--match-budget", "1.5")
+    assert result.exit_code == 2
+    assert "match_budget is '1.5'; expected a policy, or a share of the canvas" in result.stderr
+    assert "Did you mean 'dual'" in invoke("compare", *small, "--match-budget", "dul").stderr
 
 
 def test_a_second_run_continues(invoke, small, tmp_path):
@@ -121,29 +154,59 @@ def test_options_reach_the_header(invoke, small, tmp_path):
     assert wanted.items() <= facts.items()
 
 
-def summary(policy, decoder="confidence"):
-    return EntrySummary(
-        task="sums", policy=policy, decoder=decoder, sequences=1000, accuracy=0.5, accuracy_interval=(0.45, 0.55),
-        agreement=1.0, tokens_per_second=12345.6, speedup=10.0, forwards=64.0, rows_share=1.0, peak_bytes=4 * 10**8,
-        cache_bytes=10**6,
-    )  # fmt: skip
+def summary(policy, decoder="confidence", **changes):
+    fields = {
+        "sequences": 1000, "accuracy": 0.5, "accuracy_interval": (0.45, 0.55), "agreement": 1.0,
+        "paired": compare_pairs([True] * 500 + [False] * 500, [True] * 1000), "corrected_p": 0.0004,
+        "tokens_per_second": 12345.6, "speed": Speedup(batches=1000, median=10.0, interval=(9.9, 10.1)),
+        "forwards": 64.0, "rows_share": 1.0, "peak_bytes": 4 * 10**8, "cache_bytes": 10**6,
+    }  # fmt: skip
+    return EntrySummary(task="sums", policy=policy, decoder=decoder, **{**fields, **changes})
 
 
-@pytest.mark.parametrize("width", [80, 120])
-def test_the_table_fits_the_screen(width):
-    long = "d2cache:rollout_p=0.25,current_k=16,inflate_w=4"
-    rows = [
-        summary(policy, decoder) for decoder in ("confidence", "threshold:threshold=0.8") for policy in ("none", long)
-    ]
+def drawn(table, width):
     console = Console(width=width)
     with console.capture() as capture:
-        console.print(comparison_table(rows, console))
-    lines = capture.get().splitlines()
+        console.print(table)
+    return capture.get().splitlines()
+
+
+LONG = "d2cache:rollout_p=0.25,current_k=16,inflate_w=4"
+
+
+@pytest.mark.parametrize(("width", "without"), [(80, "12345.6"), (120, "peak"), (160, None)])
+def test_the_table_fits_the_screen(width, without):
+    rows = [
+        summary(policy, decoder) for decoder in ("confidence", "threshold:threshold=0.8") for policy in ("none", LONG)
+    ]
+    lines = drawn(comparison_table(rows, Console(width=width)), width)
     assert max(map(len, lines)) <= width
-    text = "".join(capture.get().split())
-    assert "12345.6" in text
-    assert "10.00x" in text
-    assert ("peakcache" in text) == (width == 120)
+    text = "".join("".join(lines).split())
+    for number in ("0.50", "-50", "-53,-47", "<0.001", "10.00x", "9.90-10.10", "64", "100%"):
+        assert number in text
+    assert without is None or without not in text
+    assert ("peakcache" in text) == (width == 160)
+
+
+def test_a_long_spec_is_folded_behind_its_commas_at_80_columns():
+    speed = Speedup(batches=20, median=1.8, interval=(1.75, 1.9))
+    rows = [summary(policy, speed=speed, corrected_p=0.031) for policy in ("none", LONG)]
+    column = [line[:17].strip() for line in drawn(comparison_table(rows, Console(width=80)), 80)]
+    assert column[-4:] == ["d2cache:", "rollout_p=0.25,", "current_k=16,", "inflate_w=4"]
+
+
+def test_references_are_not_in_the_table_but_in_that_of_regret():
+    rows = [summary("none"), summary("dual"), summary("oracle:budget=0.2", role="oracle", given="dual")]
+    assert "oracle" not in " ".join(drawn(comparison_table(rows, Console(width=120)), 120))
+    scale = Scale(own=0.8, random=0.5, oracle=0.9)
+    flat = Scale(own=1.0, random=1.0, oracle=1.0)
+    regret = Regret(
+        task="sums", decoder="confidence", policy=LONG, rows=flat, accuracy=flat, tokens=scale, first_divergence=scale,
+        to_oracle=compare_pairs([True], [True]), corrected_p=1.0, tokens_interval=None,
+    )  # fmt: skip
+    lines = drawn(regret_table([regret]), 80)
+    assert max(map(len, lines)) <= 80
+    assert "100%    0.50  0.80    0.90   0.75    1.00  1.00    1.00      -" in " ".join(lines)
 
 
 def test_specs_break_behind_colons_and_commas():

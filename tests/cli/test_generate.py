@@ -146,3 +146,27 @@ def test_live_in_a_terminal_draws_every_step(trace, monkeypatch, capsys):
         for step in trace:
             display.show(step)
     assert "committed" in capsys.readouterr().err
+
+
+def test_weights_are_quantised_on_request(invoke, checkpoint):
+    pytest.importorskip("torchao")
+    lengths = ("--gen-length", 4, "--block-length", 4)
+    done = invoke("generate", "--model", checkpoint, "--task", "weave", *lengths, "--quantise", "int8")
+    assert done.exit_code == 0, done.output
+
+
+def test_an_unknown_quantisation_is_refused(invoke, checkpoint):
+    done = invoke("generate", "--model", checkpoint, "--task", "weave", "--quantise", "int9")
+    assert done.exit_code != 0
+    assert "Unknown quantisation 'int9'. Did you mean 'int8'" in done.output
+
+
+def test_published_settings_are_those_of_the_checkpoint(invoke, checkpoint, tmp_path):
+    folder = shutil.copytree(checkpoint, tmp_path / "LLaDA-Instruct")
+    lengths = ("--gen-length", 32, "--block-length", 4, "--temperature", 1.0, "--trace", "trace.safetensors")
+    done = invoke("generate", "--model", folder, "--task", "weave", *lengths, "--published")
+    assert done.exit_code == 0, done.output
+    facts = Trace.load(tmp_path / "trace.safetensors").facts
+    assert (facts["block_length"], facts["temperature"], facts["top_p"]) == (32, 0.0, None)
+    done = invoke("generate", "--model", checkpoint, "--task", "weave", *lengths, "--published")
+    assert "does not say whether this is a Base or an Instruct model" in " ".join(done.output.split())

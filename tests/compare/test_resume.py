@@ -1,13 +1,10 @@
-"""Killing an experiment loses nothing but the sequence in work."""
+"""What is on disk is continued, refused or kept; test_kill.py kills processes."""
 
 import errno
 import json
 import os
 import random
-import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 
@@ -15,8 +12,8 @@ from freshkv.compare import read_results, run_experiment, runner
 from freshkv.core.errors import ResultsError
 from tests.compare.checkpoint import save_checkpoint
 
-#: of a run, or of the batch that a sequence happened to be in
-MEASURED = {"seconds", "peak_bytes", "cache_bytes", "batch"}
+#: of a run
+MEASURED = {"seconds", "peak_bytes"}
 
 
 def content(results):
@@ -49,7 +46,7 @@ def test_a_file_cut_anywhere_is_continued_to_the_same_results(experiment, tmp_pa
         count.clear()
         results = run_experiment(trial, path)
         kept = max(0, sum(end <= place for end in ends) - 1)
-        assert sorted(content(results)) == sorted(content(whole))
+        assert sorted(map(str, content(results))) == sorted(map(str, content(whole)))
         assert list(map(str, content(results)[:kept])) == list(map(str, content(whole)[:kept]))
         if batch_size == 1:
             left = len(whole.sequences) - kept
@@ -63,32 +60,6 @@ def test_nothing_is_done_for_a_finished_experiment(experiment, tmp_path, count):
     count.clear()
     run_experiment(experiment(), path)
     assert (len(count), path.read_bytes()) == (0, data)
-
-
-def test_a_killed_process_loses_only_the_sequence_in_work(experiment, checkpoint, tmp_path):
-    path = tmp_path / "r.jsonl"
-    code = (
-        "from freshkv.compare import Experiment, run_experiment\n"
-        f"trial = Experiment(model={checkpoint!r}, tasks=['weave'], policies=['dual'], problems=60, gen_length=8,"
-        " block_length=4, threads=1)\n"
-        f"run_experiment(trial, {str(path)!r})\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], env=environment, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 60
-        while (not path.exists() or path.read_bytes().count(b"\n") < 8) and time.monotonic() < deadline:
-            assert process.poll() is None
-            time.sleep(0.005)
-    finally:
-        process.kill()
-        process.wait()
-    before = read_results(path)
-    assert 7 <= len(before.sequences) < 120
-    trial = experiment(problems=60, threads=1)
-    continued = run_experiment(trial, path)
-    assert continued.sequences[: len(before.sequences)] == before.sequences
-    assert content(continued) == content(run_experiment(trial, tmp_path / "fresh.jsonl"))
 
 
 @pytest.mark.parametrize(
