@@ -1,0 +1,1 @@
+"""Published implementations beside ours: same weights, same prompt, same decoder, in turns."""

@@ -1,0 +1,141 @@
+"""How the time of a step grows with the length of the canvas, at a fixed number of refreshed rows; and peak memory.
+
+python -m benchmarks.scaling --output scaling.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import asdict, frozen
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import freshkv
+from benchmarks.networks import DTYPES, SHAPES, make_network, make_prompt, require_memory
+from freshkv.core.memory import PeakMemory
+
+RESPONSE, BLOCK = 128, 32
+
+
+@frozen(kw_only=True)
+class FixedRows(freshkv.CachePolicy):
+    """Refreshes the active block and as many rows of the prompt as make ``rows``, spread evenly; with the rollout.
+
+    What d2Cache does, but for the choice of rows, whose number then depends on the prompt.
+    """
+
+    name = "fixed-rows"
+    needs = frozenset({"confidence", "attention_rollout"})
+
+    rows: int = 48
+
+    def select(self, view: freshkv.StepView) -> freshkv.Selection:
+        """Everything first."""
+        if view.step == 0:
+            return freshkv.Selection(predict=view.everything)
+        prompt = int(view.is_prompt[0].sum())
+        refresh = view.nothing.clone()
+        refresh[:, torch.linspace(0, prompt - 1, self.rows - view.block_length).long()] = True
+        return freshkv.Selection(predict=view.in_block, refresh=refresh)
+
+
+def main() -> None:
+    """Parse, measure, write, show."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sequence", nargs="+", type=int, default=[512, 1024, 2048, 4096], help="positions")
+    parser.add_argument("--dtype", nargs="+", default=list(DTYPES), choices=list(DTYPES))
+    parser.add_argument("--shape", default="small", choices=list(SHAPES))
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--output", type=Path, default=Path("scaling.json"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    cases = [(dtype, sequence) for dtype in arguments.dtype for sequence in arguments.sequence]
+    measured = []
+    for dtype, sequence in track(cases, transient=True):
+        measured.append(measure(arguments.shape, dtype, sequence, arguments.steps))
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+    Console().print(as_table(measured))
+
+
+def measure(shape_name: str, dtype: str, sequence: int, steps: int) -> dict[str, Any]:
+    """The median step after the first, on both clocks, its attention alone, and the memory of the whole."""
+    shape = SHAPES[shape_name]
+    require_memory(shape, dtype, sequence)
+    network = make_network(shape, dtype)
+    prompt = make_prompt(shape, sequence - RESPONSE)
+    wall, processor, memory = [], [], PeakMemory(network.device)
+    before = memory.bytes
+
+    def on_step(record: freshkv.StepRecord) -> None:
+        wall.append(time.perf_counter())
+        processor.append(time.process_time())
+        if len(wall) > steps:
+            raise _EnoughError
+
+    store_bytes = 2 * shape.layers * sequence * shape.width * DTYPES[dtype].itemsize
+    with suppress(_EnoughError):
+        freshkv.generate(network, prompt, policy=FixedRows(), gen_length=RESPONSE, block_length=BLOCK, on_step=on_step)
+    weights = sum(parameter.nbytes for parameter in network.parameters())
+    return {
+        "shape": asdict(shape),
+        "dtype": dtype,
+        "sequence": sequence,
+        "rows": FixedRows().rows,
+        "wall": statistics.median(b - a for a, b in pairwise(wall)),
+        "processor": statistics.median(b - a for a, b in pairwise(processor)),
+        "attention": attention_seconds(shape.heads, shape.width, sequence, dtype, shape.layers),
+        "weight_bytes": weights,
+        "cache_bytes": store_bytes,
+        "peak_bytes_of_the_run": memory.bytes - before,
+    }
+
+
+class _EnoughError(Exception):
+    """Enough steps were measured."""
+
+
+def attention_seconds(heads: int, width: int, sequence: int, dtype: str, layers: int) -> float:
+    """Processor seconds of fused attention of the refreshed rows to all keys, in every layer."""
+    rows = FixedRows().rows
+    queries, keys = (torch.randn(1, heads, length, width // heads).to(DTYPES[dtype]) for length in (rows, sequence))
+    taken = []
+    for _ in range(9):
+        begun = time.process_time()
+        torch.nn.functional.scaled_dot_product_attention(queries, keys, keys)
+        taken.append(time.process_time() - begun)
+    return layers * statistics.median(taken)
+
+
+def as_table(measured: list[dict[str, Any]]) -> Table:
+    """One line a length."""
+    table = Table(title="a step at a fixed number of refreshed rows")
+    columns = ("dtype", "positions", "rows", "ms a step", "ms (processor)", "ms attention alone", "run's peak, MiB")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "dtype" else "right")
+    for entry in measured:
+        table.add_row(
+            entry["dtype"],
+            str(entry["sequence"]),
+            str(entry["rows"]),
+            f"{1000 * entry['wall']:.1f}",
+            f"{1000 * entry['processor']:.1f}",
+            f"{1000 * entry['attention']:.1f}",
+            f"{entry['peak_bytes_of_the_run'] / 2**20:.0f}",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    main()
