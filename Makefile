@@ -24,8 +24,12 @@ types: $(STAMP)
 
 check: lint types test
 
+# minutes; hours with BENCH=full. Results: benchmarks/results/, and a picture for the docs
+BENCH ?= quick
 bench: $(STAMP)
-	$(BIN)/python -m pytest benchmarks -q --benchmark-only
+	$(BIN)/python -m pytest benchmarks -q --benchmark-only --bench-profile=$(BENCH) \
+		--benchmark-json=benchmarks/results/bench-$(BENCH).json
+	$(BIN)/python -m benchmarks.plot benchmarks/results/bench-$(BENCH).json
 
 docs: $(STAMP)
 	$(BIN)/python -m docs.tools.generate

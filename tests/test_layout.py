@@ -22,9 +22,13 @@ ALLOWED = {
     "decoders": {"core"},
     "models": {"core"},
     "compare": {"", "core", "policies", "decoders", "models"},
+    "evaluation": {"", "core", "policies", "decoders", "models", "compare"},
     "testing": {"", "core", "policies", "decoders", "models"},
-    "cli": {"", "core", "policies", "decoders", "models", "compare", "testing"},
+    "cli": {"", "core", "policies", "decoders", "models", "compare", "evaluation", "testing"},
+    "__main__": {"cli"},
 }
+#: room -> packages of extras that its modules may import at their top
+OPTIONAL = {"testing": {"hypothesis", "pytest"}, "evaluation": {"lm_eval"}}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -89,7 +93,7 @@ def declared_dependencies() -> set[str]:
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.relative_to(PACKAGE).as_posix())
 def test_only_declared_dependencies_are_imported(module: Path) -> None:
-    optional = {"hypothesis", "pytest"} if room_of(module) == "testing" else set()
+    optional = OPTIONAL.get(room_of(module), set())
     known = declared_dependencies() | set(sys.stdlib_module_names) | {"freshkv"} | optional
     strays = {name.split(".")[0] for name in imported(top_level(module))} - known
     assert not strays, f"{module.name} imports {strays} at its top; only declared dependencies may be"
@@ -107,7 +111,7 @@ WITHOUT_EXTRAS = """
 import sys
 
 # an entry of None makes the import fail as if nothing were installed
-sys.modules |= dict.fromkeys(("pytest", "_pytest", "hypothesis", "plotly", "mkdocs", "pytest_benchmark"))
+sys.modules |= dict.fromkeys(("pytest", "_pytest", "hypothesis", "plotly", "mkdocs", "pytest_benchmark", "lm_eval"))
 import freshkv
 assert "d2cache" in freshkv.policies() and "confidence" in freshkv.decoders()
 assert "freshkv.testing" not in sys.modules

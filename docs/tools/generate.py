@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import freshkv
-from docs.tools import pictures
+from docs.tools import families, pictures
 from freshkv.compare import DEFAULT_POLICIES
 from freshkv.core.policy import LayerwisePolicy
 from freshkv.core.registry import builtin_classes
@@ -73,11 +73,17 @@ def plugins_list() -> str:
     return "\n\n".join(_plugin_section(folder) for folder in _plugin_folders())
 
 
+def families_table() -> str:
+    """Every built-in family of networks."""
+    return _table(("model_type", "checkpoints", "logits", "a row sees", "tested against"), families.rows())
+
+
 PARTS = {
     "policies": policies_table,
     "policy-options": policy_options_table,
     "decoders": decoders_table,
     "plugins": plugins_list,
+    "families": families_table,
 }
 
 

@@ -12,6 +12,23 @@ STALE = {
     (0, 1, 2, 3): ("....", "....", "...."),
 }
 
+#: policy -> drift of cached values by layer, last first, as the block in docs/how-to/measure-drift.md prints it
+DRIFT = {
+    "dual": (
+        "210010000000000000........00000001",
+        "210000000000000000........00001001",
+        "100000000000000000........10001101",
+        "000000000000000000........00000000",
+    ),
+    "oracle:budget=0.25": ("..00000000000000000.0.00000.0...00",) * 4,
+    "random:budget=0.25": (
+        "11000..00.0.0000000.03.3.30000.001",
+        "11100..00.0.0000000.03.3.30000.001",
+        "10000..00.0.0000000.03.3.31000.001",
+        "00000..00.0.0000000.03.3.30000.000",
+    ),
+}
+
 
 def step() -> Picture:
     """One step, from view to commit."""
@@ -163,4 +180,23 @@ def shadow() -> Picture:
     return picture
 
 
-PICTURES = (step, stale, paths, shift, shadow)
+def drift() -> Picture:
+    """How far cached values are from the truth, for three policies of about as many rows."""
+    picture = Picture("drift", "Drift of cached values by layer and position, for dual, oracle and random", 760, 404)
+    cell, left, panel = 19, 66, 122
+    for number, (policy, layers) in enumerate(DRIFT.items()):
+        top = 26 + number * panel
+        picture.text(left, top - 8, policy, "head", anchor="start")
+        for line, marks in enumerate(layers):
+            y = top + line * (cell + 2)
+            picture.text(left - 12, y + 15, f"layer {len(layers) - 1 - line}", "soft", anchor="end")
+            for column, mark in enumerate(marks):
+                kind = "fresh" if mark == "." else "cached" if mark == "0" else "stale"
+                x = left + column * (cell + 1)
+                picture.labelled(x, y, cell, cell, kind, mark if kind == "stale" else "")
+    picture.legend(left, 382, {"fresh": "refreshed", "cached": "reused, less than 0.001 off"})
+    picture.legend(left + 340, 382, {"stale": "reused: 1 to 0.01, 2 to 0.1, 3 more"})
+    return picture
+
+
+PICTURES = (step, stale, paths, shift, shadow, drift)

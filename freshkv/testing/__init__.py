@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from freshkv.testing.examples import asked, columns, example_problem
 from freshkv.testing.networks import NetworkShape, tiny_network
 from freshkv.testing.problems import Problem
 from freshkv.testing.watched import WatchedNetwork
@@ -22,6 +23,9 @@ __all__ = [
     "PolicyContract",
     "Problem",
     "WatchedNetwork",
+    "asked",
+    "columns",
+    "example_problem",
     "refreshing_everything",
     "tiny_network",
     "wrapped",

@@ -17,6 +17,7 @@ from freshkv.core.policy import CachePolicy
 from freshkv.core.registry import resolve_decoder, resolve_policy
 from freshkv.core.run import Run
 from freshkv.core.sampling import Sampling
+from freshkv.core.visible import Gathering
 from freshkv.testing.networks import NetworkShape, tiny_network
 
 
@@ -92,9 +93,12 @@ class Problem:
         *,
         network: Network | None = None,
         poison: bool = True,
+        gathering: Gathering = "auto",
         on_step: OnStep | None = None,
     ) -> Run:
-        """Decode it. ``network`` stands in for the problem's own; ``poison`` fills fresh caches with NaN."""
+        """Decode it. ``network`` stands in for the problem's own; ``poison`` fills fresh caches with NaN;
+        ``gathering`` says when visible keys are copied side by side.
+        """
         model = self.network if network is None else network
         canvas = Canvas.create(
             self.input_ids,
@@ -111,5 +115,6 @@ class Problem:
             sampling=self.sampling,
             seeds=self.seeds,
             poison=poison,
+            gathering=gathering,
         )
         return run_canvas(model, canvas, options, on_step)

@@ -91,10 +91,21 @@ def schedules(draw: st.DrawFn, steps: int, *shape: int) -> list[Tensor]:
 
 
 @st.composite
-def visible_masks(draw: st.DrawFn, is_valid: Tensor) -> Tensor | None:
-    """Keys that may be attended, bool as ``is_valid`` [batch, seq], at least one valid one a sequence; or None."""
-    if draw(st.booleans()):
+def visible_masks(draw: st.DrawFn, is_valid: Tensor, layers: int | None = None) -> Tensor | None:
+    """Keys that may be attended to, bool as ``is_valid`` [batch, seq], at least one valid one a sequence; or None.
+
+    With ``layers``, it may also differ by layer: bool [batch, layers, seq].
+    """
+    kind = draw(st.sampled_from(("all", "alike") if layers is None else ("all", "alike", "layered")))
+    if kind == "all":
         return None
+    if kind == "layered":
+        return torch.stack([draw(_visible_mask(is_valid)) for _ in range(layers or 0)], dim=1)
+    return draw(_visible_mask(is_valid))
+
+
+@st.composite
+def _visible_mask(draw: st.DrawFn, is_valid: Tensor) -> Tensor:
     batch, seq = is_valid.shape
     visible = draw(row_masks(batch, seq))
     visible[torch.arange(batch), draw(st.tuples(*[st.sampled_from(_true_columns(row)) for row in is_valid]))] = True

@@ -33,11 +33,12 @@ def wrapped(plugin: T, **changes: Change) -> T:
 
 
 def refreshing_everything(policy: CachePolicy) -> CachePolicy:
-    """``policy`` asked as ever, but every row is refreshed and visible: the update sets are full."""
+    """``policy`` asked as ever, but every row is refreshed and visible, and may predict: the update sets are full."""
 
     def select(original: Callable[[StepView], Selection]) -> Callable[[StepView], Selection]:
         def widened(view: StepView) -> Selection:
-            return attrs.evolve(original(view), refresh=view.everything, visible=None, priority=None)
+            full = view.everything
+            return attrs.evolve(original(view), predict=full, refresh=full, visible=None, priority=None)
 
         return widened
 

@@ -39,6 +39,13 @@ def test_the_picture_of_stale_keys_shows_what_the_page_computes() -> None:
     assert printed == pictures.STALE
 
 
+def test_the_picture_of_drift_shows_what_the_page_computes() -> None:
+    page = Page.read(ROOT / "docs" / "how-to" / "measure-drift.md")
+    (output,) = [block.text.splitlines() for block in page.blocks if block.text.startswith("dual\n")]
+    printed = {output[start]: tuple(output[start + 1 : start + 5]) for start in range(0, len(output), 5)}
+    assert printed == pictures.DRIFT
+
+
 def test_the_tutorial_ends_with_the_policy_of_the_plugin() -> None:
     tutorial = (ROOT / "docs" / "tutorials" / "first-policy.md").read_text(encoding="utf-8")
     plugin = (ROOT / "plugins" / "dkv-cache" / "freshkv_dkv_cache" / "decode.py").read_text(encoding="utf-8")

@@ -47,7 +47,7 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
 
 
 def test_pictures_are_part_of_their_pages(site: Path) -> None:
-    text = (site / "concepts.html").read_text(encoding="utf-8")
+    text = "\n".join(path.read_text(encoding="utf-8") for path in site.rglob("*.html"))
     count = len(list((ROOT / "docs" / "pictures").glob("*.svg")))
     assert text.count('<svg xmlns="http://www.w3.org/2000/svg" class="fk"') == count
     assert "pictures/" not in text

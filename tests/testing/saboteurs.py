@@ -125,6 +125,44 @@ class Prober(LayerwisePolicy):
 
 
 @frozen
+class ProbesNumbers(LayerwisePolicy):
+    """Probes by layer, with columns where a mask is expected."""
+
+    name = "probes-numbers"
+
+    def probe_layer(self, view: StepView, layer: int, layers: int, below: Tensor) -> Tensor | None:
+        return below.long() if layer > 0 else None
+
+    def select_layer(self, view: StepView, layer: LayerView) -> Tensor:
+        return view.everything
+
+
+@frozen
+class ProbesInPlace(LayerwisePolicy):
+    """Probes by layer, and counts in the rows of the layer below."""
+
+    name = "probes-in-place"
+
+    def probe_layer(self, view: StepView, layer: int, layers: int, below: Tensor) -> Tensor | None:
+        return below.logical_not_()
+
+    def select_layer(self, view: StepView, layer: LayerView) -> Tensor:
+        return view.everything
+
+
+@frozen
+class WatchesFloats(LayerwisePolicy):
+    name = "watches-floats"
+    needs = frozenset({"attention_drift"})
+
+    def select(self, view: StepView) -> Selection:
+        return Selection(view.in_block, watch=view.confidence)
+
+    def select_layer(self, view: StepView, layer: LayerView) -> Tensor:
+        return view.everything
+
+
+@frozen
 class Grows(Broken):
     """Its option changes whenever it is read back."""
 
@@ -149,6 +187,9 @@ POLICIES: dict[type[Any], tuple[str, str]] = {
     LooksAtNeighbours: ("a_sequence_does_not_depend_on_its_batch", "other rows are refreshed in step"),
     FavoursTheFirst: ("a_sequence_does_not_depend_on_its_batch", "treats sequence 1 otherwise than by itself"),
     CountsPadding: ("padding_changes_nothing", "CountsPadding answers otherwise without the padding"),
+    ProbesNumbers: ("every_answer_has_the_right_form", "ProbesNumbers.probe_layer returned int64"),
+    ProbesInPlace: ("nothing_that_it_is_handed_is_written_to", "ProbesInPlace.probe_layer wrote to"),
+    WatchesFloats: ("every_answer_has_the_right_form", "WatchesFloats.select (watch) returned float32"),
     Prober: ("it_never_computes_more_than_the_uncached_run", "times as much as the uncached run"),
     Grows: ("its_spec_string_gives_it_back", "Grows(size=4) is written 'grows:size=4', which reads as Grows(size=5)"),
     Changeable: ("its_options_cannot_change", "Changeable.size can be set after the object was built"),

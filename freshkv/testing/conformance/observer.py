@@ -10,6 +10,7 @@ from attrs import frozen
 from freshkv.core.check import check_commit, check_selection, check_tensor, describe
 from freshkv.core.decoder import Commit, Decoder, Prediction
 from freshkv.core.errors import DecoderError, FreshkvError, PolicyError
+from freshkv.core.layerwise import probes_apart
 from freshkv.core.policy import LayerwisePolicy
 from freshkv.core.run import Run
 from freshkv.core.selection import Selection
@@ -24,6 +25,7 @@ ELSEWHERE, NOTHING, MASK_TOKEN, BAD_REMASK = "elsewhere", "nothing", "mask token
 _METHODS: dict[str, tuple[str, ...]] = {
     "narrow": ("select",),
     "layerwise": ("select", "probe", "select_layer"),
+    "layers apart": ("select", "probe_layer", "select_layer"),
     "decoder": ("decode", "score_tokens"),
     "revocable": ("decode", "score_tokens", "verify"),
 }
@@ -42,7 +44,9 @@ def methods_of(plugin: Any) -> tuple[str, ...]:
     """The methods through which the core asks."""
     if isinstance(plugin, Decoder):
         return _METHODS["revocable" if plugin.revocable else "decoder"]
-    return _METHODS["layerwise" if isinstance(plugin, LayerwisePolicy) else "narrow"]
+    if isinstance(plugin, LayerwisePolicy):
+        return _METHODS["layers apart" if probes_apart(plugin) else "layerwise"]
+    return _METHODS["narrow"]
 
 
 class Observer:
