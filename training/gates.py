@@ -32,8 +32,8 @@ GOOD, BAD, MARGIN = 0.95, 0.2, 0.1
 class MaskTime(LayerwisePolicy):
     """Refresh the masks of the block and nothing else: a row keeps what it had as a mask once its token is known.
 
-    Layer-wise, so that this holds in a model with shifted logits, too: there a known row predicts the next position from
-    its cached outputs, while a narrow policy would have to compute it again.
+    Layer-wise, so that this holds in a model with shifted logits, too: there a known row predicts the next position
+    from its cached outputs, while a narrow policy would have to compute it again.
     """
 
     name = "mask-time"

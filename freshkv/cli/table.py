@@ -71,13 +71,14 @@ COLUMNS: dict[str, Cell] = {
     "tokens\nper s": lambda s: _number(s.tokens_per_second, ".1f"),
     "speed-\nup": _speedup,
     "95 %\ninterval  ": lambda s: _interval(s.speedup_interval, ".2f"),
+    "ideal\nFLOPs": lambda s: _number(s.flops_speedup, ".2f") + "x" * (s.flops_speedup is not None),
     "for-\nwards": lambda s: _number(s.forwards, ".1f").removesuffix(".0"),
     "rows/\nstep": lambda s: _number(s.rows_share, ".0%"),
     "peak\nMB": lambda s: _megabytes(s.peak_bytes, 0),
     "cache\nMB": lambda s: _megabytes(s.cache_bytes, 1),
 }
 #: left out one after the other where the screen is too narrow; ``EntrySummary`` holds them all
-SPARE = ("cache\nMB", "peak\nMB", "95 %\ninterval", "tokens\nper s")
+SPARE = ("cache\nMB", "peak\nMB", "ideal\nFLOPs", "95 %\ninterval", "tokens\nper s")
 
 
 def comparison_table(summaries: Sequence[EntrySummary], console: Console) -> Table:
@@ -132,5 +133,6 @@ def explain_columns() -> str:
         "vs none: accuracy minus the uncached run's, in points, paired by problem; p: exact McNemar test of it, "
         "corrected for the policies of a section. same as none: responses whose every token equals the uncached run's. "
         "speed-up: median over problems of the ratio to none, measured in turns. rows/step: rows computed in a "
-        "forward pass, of the whole canvas. A wide screen also shows tokens per s, memory and the interval of accuracy."
+        "forward pass, of the whole canvas. A wide screen also shows tokens per s, memory, the interval of accuracy, and "
+        "the speed-up that the operations saved would allow (ideal)."
     )

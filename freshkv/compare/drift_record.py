@@ -61,8 +61,9 @@ class Drift:
     def __attrs_post_init__(self) -> None:
         steps, layers, seq = self.keys_cosine.shape
         for name in TENSORS:
-            expected = (len(self.uncached_tokens), seq) if name == "uncached_tokens" else (steps, seq)
-            expected = (steps, layers, seq) if name in _LAYERED else expected
+            expected: tuple[int, ...] = (steps, layers, seq) if name in _LAYERED else (steps, seq)
+            if name == "uncached_tokens":
+                expected = (len(self.uncached_tokens), seq)
             if tuple(getattr(self, name).shape) != expected:
                 raise ValueError(f"{name} is {tuple(getattr(self, name).shape)}; expected {expected}")
 
@@ -86,9 +87,8 @@ class Drift:
         """First step, from 0, after which the canvas is not that of the independent uncached run; None: never."""
         shared = min(self.steps, len(self.uncached_tokens))
         same = (self.tokens[:shared] == self.uncached_tokens[:shared]).all(dim=1)
-        if not bool(same.all()):
-            return int((~same).long().argmax())
-        return None if self.steps == len(self.uncached_tokens) else shared
+        # canvases that are the same to the end of one run are decided: the other ends there, too
+        return None if bool(same.all()) else int((~same).long().argmax())
 
     @property
     def response_differs(self) -> int:
@@ -134,7 +134,7 @@ class Drift:
             raise ResultsError(f"{path} is a damaged drift: {type(error).__name__} {error}.") from error
 
 
-TENSORS = tuple(each.name for each in attrs.fields(Drift) if each.type == "Tensor")
+TENSORS = tuple(each.name for each in attrs.fields(Drift) if str(each.type) == "Tensor")
 _LAYERED = frozenset(name for name in TENSORS if name.endswith(("_cosine", "_norm", "refreshed")))
 
 

@@ -48,8 +48,8 @@ class CachePolicy(Configurable, ABC):
     #: the option, a whole number or a share, that decides how many rows are computed: more of it, always more or always
     #: fewer. Comparisons at equal rows turn it; None: there is no such option
     budget_field: ClassVar[str | None] = None
-    #: whether the uncached forward runs beside it, which is so if it needs "drift": its time and its peak memory are then
-    #: not those of a cache, and ``rows_computed`` leaves that forward out
+    #: whether the uncached forward runs beside it, which is so if it needs "drift": its time and its peak memory are
+    #: then not those of a cache, and ``rows_computed`` leaves that forward out
     uses_truth: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:

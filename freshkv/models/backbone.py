@@ -19,7 +19,6 @@ from freshkv.core.errors import InputError
 from freshkv.core.network import NetworkSpec
 from freshkv.core.pattern import AttentionPattern
 from freshkv.models.layers import Layer, Rotary, attention
-from freshkv.models.products import Projection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -101,8 +100,7 @@ class LlamaLikeModel(PreTrainedModel):  # type: ignore[no-untyped-call]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Final norm and output head of ``hidden`` [rows, width]: [rows, vocabulary], not shifted."""
-        # one row after the other, whatever the order of the product: what follows reduces over the vocabulary
-        return cast("Tensor", self.head(self.final_norm(hidden)).contiguous())
+        return cast("Tensor", self.head(self.final_norm(hidden)))
 
     # The plain forward pass
 
@@ -142,14 +140,6 @@ class LlamaLikeModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         return seen if valid is None else seen & valid[:, None, :]
 
     # What Transformers asks for
-
-    def post_init(self) -> None:
-        """Initialise weights; where they will be quantised, bitsandbytes knows ``nn.Linear`` itself and no subclass."""
-        if getattr(self.config, "quantization_config", None) is not None:
-            for module in self.modules():
-                if isinstance(module, Projection):
-                    cast("nn.Module", module).__class__ = nn.Linear
-        super().post_init()  # type: ignore[no-untyped-call]
 
     def get_input_embeddings(self) -> nn.Module:
         """The token embedding."""

@@ -19,7 +19,6 @@ from freshkv.core.network import NetworkSpec
 from freshkv.models.backbone import LlamaLikeModel
 from freshkv.models.configuration import end_token, mask_token, require_implemented
 from freshkv.models.layers import Layer, RMSNorm, Rotary, gated, project_heads, split_heads
-from freshkv.models.products import Projection
 
 #: ways of scaling rotary embedding that do not depend on the length of the text
 SCALINGS = ("linear", "llama3", "yarn")
@@ -50,10 +49,10 @@ class DecoderAttention(nn.Module):
     def __init__(self, shape: DecoderShape) -> None:
         super().__init__()
         heads_width, kv_width = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
-        self.q_proj = Projection(shape.width, heads_width, bias=shape.qkv_bias)
-        self.k_proj = Projection(shape.width, kv_width, bias=shape.qkv_bias)
-        self.v_proj = Projection(shape.width, kv_width, bias=shape.qkv_bias)
-        self.o_proj = Projection(heads_width, shape.width, bias=shape.output_bias)
+        self.q_proj = nn.Linear(shape.width, heads_width, bias=shape.qkv_bias)
+        self.k_proj = nn.Linear(shape.width, kv_width, bias=shape.qkv_bias)
+        self.v_proj = nn.Linear(shape.width, kv_width, bias=shape.qkv_bias)
+        self.o_proj = nn.Linear(heads_width, shape.width, bias=shape.output_bias)
         if shape.head_norms:
             self.q_norm = RMSNorm(shape.head_width, shape.eps)
             self.k_norm = RMSNorm(shape.head_width, shape.eps)
@@ -64,9 +63,9 @@ class DecoderMLP(nn.Module):
 
     def __init__(self, width: int, inner: int, *, bias: bool = False) -> None:
         super().__init__()
-        self.gate_proj = Projection(width, inner, bias=bias)
-        self.up_proj = Projection(width, inner, bias=bias)
-        self.down_proj = Projection(inner, width, bias=bias)
+        self.gate_proj = nn.Linear(width, inner, bias=bias)
+        self.up_proj = nn.Linear(width, inner, bias=bias)
+        self.down_proj = nn.Linear(inner, width, bias=bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[rows, width] to [rows, width]."""
@@ -132,8 +131,8 @@ class DecoderModel(LlamaLikeModel):  # type: ignore[no-untyped-call]
         self.rotary_embedding = rotary_of(config, shape.head_width)
         layers = [self.make_layer(config, shape, index) for index in range(config.num_hidden_layers)]
         self.model = DecoderBase(config.vocab_size, shape.width, shape.eps, layers)
-        self.lm_head = Projection(shape.width, config.vocab_size, bias=False)
-        self.post_init()
+        self.lm_head = nn.Linear(shape.width, config.vocab_size, bias=False)
+        self.post_init()  # type: ignore[no-untyped-call]
 
     @classmethod
     def shape_of(cls, config: PreTrainedConfig) -> DecoderShape:

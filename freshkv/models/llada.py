@@ -22,7 +22,6 @@ from freshkv.models.configuration import (
     take_rope_theta,
 )
 from freshkv.models.layers import Layer, RMSNorm, Rotary, gated, project_heads, split_heads
-from freshkv.models.products import Projection
 
 #: fields of official configurations that would change the network, and the values that this file implements
 IMPLEMENTED: dict[str, tuple[Any, ...]] = {
@@ -114,14 +113,14 @@ class LLaDABlock(nn.Module):
         kv_width = self.head_width * cast("int", config.n_kv_heads)
         bias, qkv_bias = config.include_bias, bool(config.include_bias or config.include_qkv_bias)
         self.attn_norm = RMSNorm(width, config.rms_norm_eps)
-        self.q_proj = Projection(width, width, bias=qkv_bias)
-        self.k_proj = Projection(width, kv_width, bias=qkv_bias)
-        self.v_proj = Projection(width, kv_width, bias=qkv_bias)
-        self.attn_out = Projection(width, width, bias=bias)
+        self.q_proj = nn.Linear(width, width, bias=qkv_bias)
+        self.k_proj = nn.Linear(width, kv_width, bias=qkv_bias)
+        self.v_proj = nn.Linear(width, kv_width, bias=qkv_bias)
+        self.attn_out = nn.Linear(width, width, bias=bias)
         self.ff_norm = RMSNorm(width, config.rms_norm_eps)
-        self.ff_proj = Projection(width, feed_forward_width, bias=bias)
-        self.up_proj = Projection(width, feed_forward_width, bias=bias)
-        self.ff_out = Projection(feed_forward_width, width, bias=bias)
+        self.ff_proj = nn.Linear(width, feed_forward_width, bias=bias)
+        self.up_proj = nn.Linear(width, feed_forward_width, bias=bias)
+        self.ff_out = nn.Linear(feed_forward_width, width, bias=bias)
 
     def project(self, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """See ``Network.project``."""
@@ -151,7 +150,7 @@ class LLaDATransformer(nn.Module):
         self.blocks = nn.ModuleList(LLaDABlock(config) for _ in range(config.n_layers))
         self.ln_f = RMSNorm(config.d_model, config.rms_norm_eps)
         # a tied head is the embedding's weight alone
-        self.ff_out = Projection(config.d_model, vocabulary, bias=config.include_bias and not config.weight_tying)
+        self.ff_out = nn.Linear(config.d_model, vocabulary, bias=config.include_bias and not config.weight_tying)
 
 
 class LLaDAModel(nn.Module):
@@ -177,7 +176,7 @@ class LLaDAModelLM(LlamaLikeModel):  # type: ignore[no-untyped-call]
         super().__init__(config)
         self.rotary_embedding = Rotary(config.d_model // config.n_heads, config.rope_theta)
         self.model = LLaDAModel(config)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     @cached_property
     def network_spec(self) -> NetworkSpec:

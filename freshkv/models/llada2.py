@@ -225,7 +225,7 @@ class LLaDA2MoeModelLM(LlamaLikeModel):  # type: ignore[no-untyped-call]
         self.rotary_embedding = Rotary(config.rotated_width, config.rope_theta)
         self.model = LLaDA2Base(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     @cached_property
     def network_spec(self) -> NetworkSpec:

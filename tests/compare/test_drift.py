@@ -116,8 +116,8 @@ def test_what_is_told_of_a_run_is_what_its_trace_says(problem: Problem, policy: 
         before = step.tokens[0]
     assert torch.equal(drift.uncached_tokens, torch.cat([step.tokens for step in uncached.trace]))
     same = [torch.equal(a.tokens, b.tokens) for a, b in zip(run.trace, uncached.trace, strict=False)]
-    parted = same.index(False) if False in same else None if len(run.trace) == len(uncached.trace) else len(same)
-    assert drift.parted_at == parted
+    assert drift.parted_at == (same.index(False) if False in same else None)
+    assert drift.parted_at is not None or len(run.trace) == len(uncached.trace)
     for name in TENSORS:
         if name.endswith(("_cosine", "_norm")):
             assert bool(getattr(drift, name)[:, :, ~valid].isnan().all()), "padding"

@@ -32,10 +32,10 @@ class LayerAnswers(LayerwisePolicy):
 
     name = "test-layer-answers"
     answer: Callable[[StepView], Any] = field(default=lambda view: view.everything)
-    probes: Callable[[StepView], Any] = field(default=lambda view: None)
+    probed: Callable[[StepView], Any] = field(default=lambda view: None)
 
     def probe(self, view: StepView) -> Any:
-        return self.probes(view)
+        return self.probed(view)
 
     def select_layer(self, view: StepView, layer: LayerView) -> Tensor:
         answer: Tensor = self.answer(view)
@@ -120,8 +120,8 @@ LAYER_ANSWERS = {
     "rows of wrong shape": ({"answer": lambda view: view.in_block[0]}, r"select_layer returned bool \(16,\)"),
     "no rows": ({"answer": lambda view: None}, r"select_layer returned NoneType; expected bool \(3, 16\)"),
     "an exception": ({"answer": divide_by_zero}, r"select_layer raised ZeroDivisionError in step 1"),
-    "probes of wrong dtype": ({"probes": lambda view: view.age}, r"probe returned int64 \(3, 16\); expected bool"),
-    "probes that raise": ({"probes": divide_by_zero}, r"probe raised ZeroDivisionError in step 1"),
+    "probes of wrong dtype": ({"probed": lambda view: view.age}, r"probe returned int64 \(3, 16\); expected bool"),
+    "probes that raise": ({"probed": divide_by_zero}, r"probe raised ZeroDivisionError in step 1"),
 }
 
 
@@ -130,6 +130,34 @@ def test_an_invalid_answer_for_a_layer_is_a_policy_error(what: str) -> None:
     answers, message = LAYER_ANSWERS[what]
     with pytest.raises(PolicyError, match=rf"LayerAnswers\.{message}"):
         uneven_problem().run(LayerAnswers(**answers))
+
+
+@frozen
+class LayersApart(LayerwisePolicy):
+    """Probes layer by layer, with ages."""
+
+    name = "test-layers-apart"
+
+    def probe_layer(self, view: StepView, layer: int, layers: int, below: Tensor) -> Tensor | None:
+        return view.age if layer == layers - 1 else None
+
+    def select_layer(self, view: StepView, layer: LayerView) -> Tensor:
+        return view.everything
+
+
+def test_invalid_probes_of_one_layer_are_a_policy_error() -> None:
+    with pytest.raises(PolicyError, match=r"LayersApart\.probe_layer returned int64 \(3, 16\); expected bool"):
+        uneven_problem().run(LayersApart())
+
+
+@pytest.mark.parametrize(
+    ("name", "choices"), [("predicts", "'carried' or 'refreshed'"), ("probes", "'values' or 'hidden_states'")]
+)
+def test_a_choice_that_does_not_exist_is_a_policy_error_before_any_work(name: str, choices: str) -> None:
+    policy = type("Chooses", (LayerAnswers,), {name: "all"})()
+    with pytest.raises(PolicyError, match=rf"Chooses\.{name} is 'all'; expected {choices}\.") as caught:
+        uneven_problem().run(policy)
+    assert caught.value.partial is None
 
 
 @frozen

@@ -40,6 +40,7 @@ FULL = (
     "dllm:kp=1,kr=1",
     "dllm:kp=1,kr=7,rou=1",
     "d2cache:current_k=100,rollout_p=1",
+    "frontier:refresh_every=1",
     "oracle:budget=1",
     "random:budget=1",
 )

@@ -17,6 +17,7 @@ EXACT = {
     "none": "none",
     "dllm": "dllm:kp=1,kr=1",
     "d2cache": "d2cache:current_k=100,rollout_p=1",
+    "frontier": "frontier:refresh_every=1",
     "oracle": "oracle:budget=1",
     "random": "random:budget=1",
 }
