@@ -49,4 +49,5 @@ clean:
 $(STAMP): pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]' $(PLUGINS)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps ./integrations/lm-eval
 	touch $(STAMP)

@@ -133,6 +133,6 @@ def explain_columns() -> str:
         "vs none: accuracy minus the uncached run's, in points, paired by problem; p: exact McNemar test of it, "
         "corrected for the policies of a section. same as none: responses whose every token equals the uncached run's. "
         "speed-up: median over problems of the ratio to none, measured in turns. rows/step: rows computed in a "
-        "forward pass, of the whole canvas. A wide screen also shows tokens per s, memory, the interval of accuracy, and "
-        "the speed-up that the operations saved would allow (ideal)."
+        "forward pass, of the whole canvas. A wide screen also shows tokens per s, memory, the interval of accuracy, "
+        "and the speed-up that the operations saved would allow (ideal)."
     )

@@ -230,6 +230,7 @@ def test_two_processes_give_what_one_gives(launch, invoke, folder, checkpoint, t
 
 def test_lm_evals_command_line_runs_our_model(launch, tmp_path):
     """As it is documented: a bundled model, a spec with several fields, a local task."""
+    pytest.importorskip("_freshkv_lm_eval", reason="needs integrations/lm-eval, which make test installs")
     problems = tasks()["sums"]().generate(2, 0)
     write_task(tmp_path, "local-sums", GENERATE, answers(problems), max_gen_toks=64)
     model = "pretrained=tiny-llada,policy=d2cache:current_k=16+sigma=5,block_length=16"

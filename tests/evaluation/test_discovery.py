@@ -7,7 +7,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SPEC = spec_from_file_location("_freshkv_lm_eval", ROOT / "startup" / "_freshkv_lm_eval.py")
+SPEC = spec_from_file_location("_freshkv_lm_eval", ROOT / "integrations" / "lm-eval" / "_freshkv_lm_eval.py")
 discovery = module_from_spec(SPEC)
 SPEC.loader.exec_module(discovery)
 
@@ -26,7 +26,7 @@ def test_the_class_is_where_the_entry_point_and_the_watcher_say():
 
 def test_importing_the_list_of_models_registers_ours_and_loads_nothing():
     code = (
-        "import sys; sys.path.insert(0, 'startup'); import _freshkv_lm_eval as discovery;"
+        "import sys; sys.path.insert(0, 'integrations/lm-eval'); import _freshkv_lm_eval as discovery;"
         "discovery.watch(); discovery.watch();"
         "print(sum(type(finder).__name__ == 'Watcher' for finder in sys.meta_path), 'lm_eval' in sys.modules);"
         "import lm_eval.models; from lm_eval.api.registry import model_registry;"
@@ -40,7 +40,7 @@ def test_watching_when_the_list_is_there_already_registers_at_once():
     code = (
         "import sys; sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != 'Watcher'];"
         "import lm_eval.models; from lm_eval.api.registry import model_registry;"
-        "sys.path.insert(0, 'startup'); import _freshkv_lm_eval as discovery;"
+        "sys.path.insert(0, 'integrations/lm-eval'); import _freshkv_lm_eval as discovery;"
         "discovery.watch(); print('freshkv' in model_registry)"
     )
     assert run(code) == ["True"]
@@ -49,14 +49,14 @@ def test_watching_when_the_list_is_there_already_registers_at_once():
 def test_a_release_of_another_kind_is_left_alone():
     code = (
         "import sys, types; sys.modules['lm_eval'] = types.ModuleType('lm_eval');"
-        "sys.path.insert(0, 'startup'); import _freshkv_lm_eval as discovery; discovery.register(); print('quiet')"
+        "sys.path.insert(0, 'integrations/lm-eval'); import _freshkv_lm_eval as discovery; discovery.register(); print('quiet')"
     )
     assert run(code) == ["quiet"]
 
 
 def test_what_runs_at_every_start_of_python_imports_nothing():
     code = (
-        "import sys; sys.modules.pop('_freshkv_lm_eval', None); sys.path.insert(0, 'startup');"
+        "import sys; sys.modules.pop('_freshkv_lm_eval', None); sys.path.insert(0, 'integrations/lm-eval');"
         "before = set(sys.modules); import _freshkv_lm_eval as discovery;"
         "discovery.watch(); print(*sorted(set(sys.modules) - before))"
     )
@@ -64,7 +64,7 @@ def test_what_runs_at_every_start_of_python_imports_nothing():
 
 
 def test_the_startup_file_calls_the_module_beside_it():
-    text = (ROOT / "startup/freshkv_lm_eval.pth").read_text()
+    text = (ROOT / "integrations/lm-eval/freshkv_lm_eval.pth").read_text()
     assert text == "import _freshkv_lm_eval; _freshkv_lm_eval.watch()\n"
 
 

@@ -45,9 +45,7 @@ def package_files() -> set[str]:
 def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    # by these, lm-eval finds freshkv
-    startup = {"_freshkv_lm_eval.py", "freshkv_lm_eval.pth"}
-    assert {name for name in names if ".dist-info/" not in name} == package_files() | startup
+    assert {name for name in names if ".dist-info/" not in name} == package_files()
     folder = f"freshkv-{VERSION}.dist-info"
     assert {f"{folder}/METADATA", f"{folder}/entry_points.txt", f"{folder}/licenses/LICENSE"} <= names
 

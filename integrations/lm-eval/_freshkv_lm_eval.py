@@ -1,7 +1,7 @@
 """How ``lm_eval --model freshkv`` finds freshkv.
 
 From the release after 0.4.13 on, lm-eval reads the entry points of the group ``lm_eval.models``, and freshkv has one.
-Until then it only knows its own list. This module fills the gap: it is installed beside the package, not in it, and
+Until then it only knows its own list. This module fills the gap: it is a package of its own, freshkv-lm-eval, and
 ``freshkv_lm_eval.pth`` calls ``watch`` whenever Python starts. So it must stay tiny, import nothing but ``sys``, and do
 nothing until somebody imports ``lm_eval.models``.
 """
