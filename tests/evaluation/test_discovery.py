@@ -49,7 +49,8 @@ def test_watching_when_the_list_is_there_already_registers_at_once():
 def test_a_release_of_another_kind_is_left_alone():
     code = (
         "import sys, types; sys.modules['lm_eval'] = types.ModuleType('lm_eval');"
-        "sys.path.insert(0, 'integrations/lm-eval'); import _freshkv_lm_eval as discovery; discovery.register(); print('quiet')"
+        "sys.path.insert(0, 'integrations/lm-eval'); import _freshkv_lm_eval as discovery;"
+        "discovery.register(); print('quiet')"
     )
     assert run(code) == ["quiet"]
 
