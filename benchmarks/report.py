@@ -18,6 +18,8 @@ from benchmarks.profile import PARTS, Profile
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 OURS = "freshkv"
+#: steps below which an interval says nothing
+FEW = 10
 _MARKED = re.compile(r"(?P<open><!-- measured: (?P<name>\w+) -->\n).*?(?P<close><!-- end -->)", re.DOTALL)
 
 
@@ -58,12 +60,17 @@ def peers(results: dict[str, Any]) -> str:
                 entry["setting"]["dtype"],
                 _milliseconds(figures[OURS], clock),
                 "; ".join(f"{name} {_milliseconds(each, clock)}" for name, each in others.items()),
-                f"{ratio['value']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})",
+                f"{ratio['value']:.2f} {_spread(ratio, min(each['steps'] for each in figures.values()))}",
                 f"{target:.1f}: {'reached' if ratio['value'] >= target else 'not reached'}",
             )
         )
     heads = ("policy", "dtype", "freshkv, ms", "published, ms", "fastest published / freshkv", "target")
     return _table(heads, cells)
+
+
+def _spread(ratio: dict[str, float], steps: int) -> str:
+    """The interval, where there are steps enough for one."""
+    return f"({ratio['low']:.2f} to {ratio['high']:.2f})" if steps >= FEW else f"(of {steps} steps only)"
 
 
 def _milliseconds(figures: dict[str, Any], clock: str) -> str:

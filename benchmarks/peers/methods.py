@@ -65,10 +65,13 @@ class Method:
         return [self.kind(setting, step) for step in range(setting.steps)]
 
     def enough(self, setting: Setting, least: int) -> int:
-        """So many steps from the start hold every kind at least ``least`` times, or as often as a run does."""
+        """So many steps from the start hold every kind at least ``least`` times, or as often as a run does.
+
+        Besides the first step, which warms up.
+        """
         kinds = self.kinds(setting)
         for most in range(1, len(kinds)):
-            if all(kinds[:most].count(kind) >= min(least, kinds.count(kind)) for kind in set(kinds)):
+            if all(kinds[1:most].count(kind) >= min(least, kinds[1:].count(kind)) for kind in set(kinds)):
                 return most
         return len(kinds)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import freshkv
-from docs.tools import families, pictures
+from docs.tools import families, pictures, study
 from freshkv.compare import DEFAULT_POLICIES
 from freshkv.core.policy import LayerwisePolicy
 from freshkv.core.registry import builtin_classes
@@ -84,6 +84,7 @@ PARTS = {
     "decoders": decoders_table,
     "plugins": plugins_list,
     "families": families_table,
+    "study": study.tables,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated
 
 import typer
@@ -9,6 +10,9 @@ import typer
 from freshkv.cli import check, compare, doctor, drift, evaluate, generate, listing, new, options, report
 from freshkv.cli.failures import reports_errors
 from freshkv.core.version import VERSION
+
+#: they warn whenever Transformers is imported beside torchao, of what nobody who runs a command can change
+NOISY = ("torchao", "torch.utils._pytree")
 
 app = typer.Typer(
     name="freshkv",
@@ -59,4 +63,6 @@ def _check_plugins(debug: bool) -> None:
 
 def main() -> None:
     """The entry point of the installed command."""
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     app()

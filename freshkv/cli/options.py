@@ -9,9 +9,7 @@ import typer
 RUN = "How tokens are decoded"
 MACHINE = "Where it runs"
 
-Model = Annotated[
-    str, typer.Option("--model", help="A bundled model, a folder, or the hub id of a checkpoint.")
-]
+Model = Annotated[str, typer.Option("--model", help="A bundled model, a folder, or the hub id of a checkpoint.")]
 GenLength = Annotated[
     int | None,
     typer.Option("--gen-length", help="Tokens of a response; a task has its own number.", rich_help_panel=RUN),

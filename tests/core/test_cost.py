@@ -86,7 +86,7 @@ def test_cost_of_a_batch_is_that_of_its_sequences():
     assert together.bytes_read < alone.bytes_read
 
 
-def test_shadow_rows_and_padding_are_counted():
+def test_nobody_pays_for_padded_keys():
     network = tiny_network(SHAPE)
     prompt = torch.randint(0, 30, (1, PROMPT), generator=torch.Generator().manual_seed(1))
     padded = torch.cat((torch.zeros(1, 2, dtype=torch.long), prompt), dim=1)
@@ -98,11 +98,19 @@ def test_shadow_rows_and_padding_are_counted():
     # nobody attends to padding, though its rows are computed
     assert behind.attention > plain.attention
     assert behind.attention == plain.attention * (PROMPT + RESPONSE + 2) // (PROMPT + RESPONSE)
-    verified = freshkv.generate(network, prompt, decoder="wino:wide_in=0.0", **options)
-    first = verified.trace[1]
-    assert first.shadow_rows > 0
-    bare = cost_of_step(first, verified.trace, network.network_spec)
-    assert bare.flops > cost_of_step(verified.trace[0], verified.trace, network.network_spec).flops
+
+
+def test_shadow_rows_are_counted():
+    run = decode("none", decoder="wino:wide_in=0.3")
+    spec = tiny_network(SHAPE).network_spec
+    step = next(step for step in run.trace if step.shadow_rows > 0)
+    seq, inner, width = PROMPT + RESPONSE, 4 * 8, 4 * 8
+    rows, shadow = seq, step.shadow_rows
+    cost = cost_of_step(step, run.trace, spec)
+    assert cost.projections == 3 * (rows + shadow) * 2 * width * (2 * inner + 2 * 2 * 8)
+    # a shadow row sees the canvas but for its own key, and its fellows with itself
+    assert cost.attention == 3 * (rows * seq + shadow * (seq - 1 + shadow)) * 4 * inner
+    assert cost.head == (int(step.predicted.sum()) + shadow) * 2 * width * 40
 
 
 def test_costs_add_up():
