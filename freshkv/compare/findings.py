@@ -10,7 +10,7 @@ from attrs import frozen
 from freshkv.compare.statistics import PairedDifference
 from freshkv.compare.summary import BASELINE, EntrySummary
 from freshkv.compare.timing import Speedup
-from freshkv.compare.wording import interval, join, p_value, percent_range, points, times
+from freshkv.compare.wording import equation, interval, join, p_value, percent_range, points, times
 
 #: more forward passes than this factor says are called more
 MORE = 1.05
@@ -54,7 +54,7 @@ class _Pair:
     @property
     def beyond_doubt(self) -> str:
         difference = f"{points(self.paired.difference)} points, 95 % interval {interval(self.paired.interval, points)}"
-        return f"{self.shares}; {difference}; p={p_value(self.own.corrected_p)})"
+        return f"{self.shares}; {difference}; {equation(self.own.corrected_p)})"
 
 
 def _pairs(summaries: Sequence[EntrySummary]) -> list[_Pair]:

@@ -52,6 +52,8 @@ def _experiments_differ(several: Sequence[Results]) -> Iterable[FairnessWarning]
     """Files that are shown together, but were not made in the same way."""
     first, *others = several
     for other in others:
+        if _entrants(first) == _entrants(other):
+            continue  # a sweep over settings: each file is a comparison of its own
         names = sorted(_unlike(_conditions(first), _conditions(other)))
         if names:
             yield FairnessWarning(
@@ -59,6 +61,11 @@ def _experiments_differ(several: Sequence[Results]) -> Iterable[FairnessWarning]
                 message=f"{first.path.name} and {other.path.name} differ in more than the policies: {join(names)}.",
                 mend="Run all policies in one experiment.",
             )
+
+
+def _entrants(results: Results) -> tuple[Any, Any]:
+    experiment = results.header.experiment
+    return experiment["policies"], experiment["decoders"]
 
 
 def _conditions(results: Results) -> Mapping[str, Any]:

@@ -22,6 +22,12 @@ def p_value(value: float | None) -> str:
     return f"<{SMALLEST_P}" if value < SMALLEST_P else f"{value:.3f}"
 
 
+def equation(value: float | None) -> str:
+    """``p=0.031``, ``p<0.001``."""
+    text = p_value(value)
+    return f"p{text}" if text.startswith("<") else f"p={text}"
+
+
 def times(ratio: float) -> str:
     """A ratio: ``1.81x``."""
     return f"{ratio:.2f}x"

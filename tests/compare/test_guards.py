@@ -44,6 +44,12 @@ def test_files_that_differ_in_more_than_the_policies():
     assert "r.jsonl and other.jsonl differ in more than the policies: block_length and threads." in text
 
 
+def test_files_of_a_sweep_are_comparisons_of_their_own():
+    one, other = fair(), fair()
+    other.header.experiment["block_length"] = 32
+    assert guards(one, evolve(other, path=Path("other.jsonl"))) == set()
+
+
 def test_policies_with_decoders_of_their_own():
     policies = ("none", "dual:a=1", "d2cache:current_k=4")
     records = [record("none", i, decoder=d) for i in range(200) for d in ("confidence", "threshold")]

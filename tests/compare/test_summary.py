@@ -119,7 +119,7 @@ def test_a_loss_beyond_chance_and_a_slight_one_are_told_apart():
     sequences += [record("prefix", i, correct=i > 0, seconds=0.5) for i in range(20)]
     text = findings(*sequences, policies=("none", "dual", "prefix"))
     assert "Solves fewer problems than without a cache, and not by chance: dual on sums (0.00 against 1.00;" in text
-    assert "-100 points, 95 % interval -100 to -68; p=<0.001)." in text
+    assert "-100 points, 95 % interval -100 to -68; p<0.001)." in text
     assert "cannot tell that from chance (p at least 1.000): prefix on sums (0.95 against 1.00)." in text
     assert "20 problems of each task exclude one of more than 24 points" in text
     assert (
