@@ -50,6 +50,8 @@ def root(
 
     Start with: freshkv compare
     """
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     if strict_plugins:
         _check_plugins(debug=False)
 
@@ -63,6 +65,4 @@ def _check_plugins(debug: bool) -> None:
 
 def main() -> None:
     """The entry point of the installed command."""
-    for name in NOISY:
-        logging.getLogger(name).setLevel(logging.ERROR)
     app()

@@ -46,11 +46,13 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
         assert not found, f"{path.relative_to(site)} loads {found}"
 
 
-def test_pictures_are_part_of_their_pages(site: Path) -> None:
+def test_drawings_are_part_of_their_pages_and_screenshots_beside_them(site: Path) -> None:
     text = "\n".join(path.read_text(encoding="utf-8") for path in site.rglob("*.html"))
     count = len(list((ROOT / "docs" / "pictures").glob("*.svg")))
     assert text.count('<svg xmlns="http://www.w3.org/2000/svg" class="fk"') == count
-    assert "pictures/" not in text
+    linked = set(re.findall(r'src="(?:\.\./)*pictures/([^"]+)"', text))
+    assert linked == {path.name for path in (ROOT / "docs" / "pictures").glob("*.png")}
+    assert linked <= {path.name for path in (site / "pictures").iterdir()}
 
 
 def test_the_reference_shows_every_public_name(site: Path) -> None:
