@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,8 @@ class Drift:
             save_file(tensors, partial, metadata={"freshkv": json.dumps(header)})
             partial.replace(path)
         except (OSError, SafetensorError) as error:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):  # where a folder of the path is a file
+                partial.unlink(missing_ok=True)
             raise ResultsError(f"Cannot write the drift to {path}: {error}. Choose another folder.") from error
 
     @classmethod

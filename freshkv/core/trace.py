@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, overload
 
@@ -131,7 +132,8 @@ class Trace(Sequence[StepRecord]):
             save_file(tensors, partial, metadata={"freshkv": json.dumps(header)})
             partial.replace(path)
         except (OSError, SafetensorError) as error:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):  # where a folder of the path is a file
+                partial.unlink(missing_ok=True)
             raise ResultsError(f"Cannot write the trace to {path}: {error}. Choose another folder.") from error
 
     @classmethod

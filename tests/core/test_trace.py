@@ -124,6 +124,12 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
         uneven_problem().run("none").trace.save(path)
 
 
+def test_a_path_below_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(ResultsError, match=r"Cannot write the trace to .*Choose another folder"):
+        uneven_problem().run("none").trace.save(tmp_path / "file" / "trace")
+
+
 def test_a_truncated_file_is_refused_at_every_length(tmp_path: Path) -> None:
     path = tmp_path / "trace"
     uneven_problem().run("none").trace.save(path)
@@ -147,7 +153,7 @@ def test_what_is_not_a_trace_is_refused(tmp_path: Path, content: str) -> None:
         Trace.load(path)
 
 
-@pytest.mark.parametrize("header", ['{"format": "freshkv-trace-1"}', "[]", "nonsense"])
+@pytest.mark.parametrize("header", ['{"format": "freshkv-trace-2"}', "[]", "nonsense"])
 def test_a_trace_with_a_damaged_header_is_refused(tmp_path: Path, header: str) -> None:
     path = tmp_path / "trace"
     save_file({"weight": torch.zeros(3)}, path, metadata={"freshkv": header})
