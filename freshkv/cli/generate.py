@@ -78,7 +78,7 @@ def generate(
         question = ask(prompt, task, seed, problem, tokenizer, raw)
         lengths = {"gen_length": gen_length or question.gen_length, "block_length": block_length}
         with cpu_threads(model, threads):
-            weights = {} if quantise is None else {"quantization_config": quantise}
+            weights: dict[str, Any] = {} if quantise is None else {"quantization_config": quantise}
             network = load(model, device=device, dtype=dtype, **weights)
             mask = network.network_spec.mask_token_id
             display = StepDisplay(tokenizer, mask, len(question.ids), delay) if live else None

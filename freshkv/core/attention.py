@@ -98,21 +98,38 @@ def weighted_attention(
     A vector-matrix product: at most about ``chunk`` attention probabilities exist at a time.
     """
     batch, seq, kv_heads, width = keys.shape
-    rectangle = rows.rectangular(queries)
-    # the repetitions of shorter sequences must weigh nothing
-    placed = weights.new_zeros(batch * rows.widest)
-    places = torch.arange(batch * rows.widest, device=weights.device) if rows.answers is None else rows.answers
-    weight = placed.index_copy(0, places, weights).view(batch, rows.widest)
-    heads = rectangle.shape[2]
-    transposed = keys.permute(0, 2, 3, 1)  # [batch, kv_heads, head_width, seq]
+    heads = queries.shape[1]
+    group = heads // kv_heads
+    # scaled before the product: a row of queries is shorter than a row of scores
+    rectangle = rows.rectangular(queries * width**-0.5)
+    weight = _placed(weights, rows, batch)
+    transposed = _by_head(keys).transpose(2, 3)  # [batch, kv_heads, head_width, seq]
     total = weights.new_zeros(batch, seq)
     step = max(1, chunk // (batch * heads * seq))
     for start in range(0, rows.widest, step):
         part = fold_heads(rectangle[:, start : start + step], kv_heads)
-        scores = (part @ transposed).float() * width**-0.5
+        scores = part @ transposed
         if visible is not None:
             mine = visible if visible.ndim == 2 else visible[:, start : start + step]
-            scores = scores.masked_fill(~over_queries(mine, scores.shape[2], heads // kv_heads), float("-inf"))
-        share = weight[:, start : start + step].repeat(1, heads // kv_heads)[:, None, None, :] / heads
-        total = total + (share @ scores.softmax(dim=-1)).sum(dim=(1, 2))
+            scores = scores.masked_fill(~over_queries(mine, scores.shape[2], group), float("-inf"))
+        share = (weight[:, None, start : start + step] / heads).expand(-1, heads, -1)
+        # every head weighs a row alike, so that heads and rows are summed in one product
+        paid = scores.softmax(dim=-1, dtype=torch.float32).flatten(1, 2)  # [batch, heads * rows, seq]
+        total = total + torch.bmm(share.reshape(batch, 1, -1), paid)[:, 0]
     return total
+
+
+def _by_head(keys: Tensor) -> Tensor:
+    """[batch, seq, kv_heads, head_width] to [batch, kv_heads, seq, head_width].
+
+    A copy in half precision: the products of the CPU's libraries would otherwise copy in a slower way, several times.
+    """
+    by_head = keys.transpose(1, 2)
+    return by_head if keys.dtype in (torch.float32, torch.float64) else by_head.contiguous()
+
+
+def _placed(weights: Tensor, rows: RowSet, batch: int) -> Tensor:
+    """``weights`` [rows] as [batch, widest]; the repetitions of shorter sequences weigh nothing."""
+    if rows.answers is None:
+        return weights.view(batch, rows.widest)
+    return weights.new_zeros(batch * rows.widest).index_copy(0, rows.answers, weights).view(batch, rows.widest)

@@ -129,11 +129,11 @@ class _Pass:
 
     def _cache_read(self, kv: int) -> int:
         attended = int((self.keys * (self.rows > 0)).sum())
-        return 2 * kv * attended + self.signals * kv * attended + 2 * self.spec.layers * self.carried * self.spec.width
+        return 2 * kv * attended + self.signals * kv * attended + self.spec.layers * self.carried * self.spec.width
 
     def _cache_written(self, kv: int) -> int:
         rows = int(self.rows.sum())
-        outputs = 2 * rows * self.spec.width if self.carried > 0 else 0
+        outputs = rows * self.spec.width if self.carried > 0 else 0
         return 2 * kv * rows + kv * sum(self.probed) + outputs
 
 

@@ -32,7 +32,10 @@ class Distribution:
     @cached_property
     def log_normaliser(self) -> Tensor:
         """float32 [n]: log of the sum over all tokens, the mask token included."""
-        return torch.logaddexp(torch.logsumexp(self.logits, dim=VOCABULARY), self.mask_logit)
+        largest = self._largest[0]
+        largest = largest.masked_fill(largest.isinf(), 0.0)  # as torch.logsumexp does, whose maximum is at hand here
+        shares = (self.logits - largest[:, None]).exp_()
+        return torch.logaddexp(largest + shares.sum(dim=VOCABULARY).log(), self.mask_logit)
 
     @cached_property
     def probabilities(self) -> Tensor:
@@ -44,7 +47,13 @@ class Distribution:
     @cached_property
     def best(self) -> Tensor:
         """long [n]: the most probable token."""
-        return self.logits.argmax(dim=VOCABULARY)
+        return self._largest[1]
+
+    @cached_property
+    def _largest(self) -> tuple[Tensor, Tensor]:
+        """The largest logit, float32 [n], and where it is, long [n]: several times faster than argmax on a CPU."""
+        values, places = self.logits.max(dim=VOCABULARY)
+        return values, places
 
     @cached_property
     def entropy(self) -> Tensor:

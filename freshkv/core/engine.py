@@ -163,15 +163,7 @@ class Engine:
                 store.write_inputs(layer, rows, rows.take(hidden))
             if rows.full:
                 store.mark_written(rows)
-            if rows.count == 0:
-                self._nothing_refreshed(rows)
-            else:
-                output = self._attention(layer, rows.take(hidden), self._rotary(rows), rows)
-                rows.put(store.attention_outputs(layer), output)
-            hidden = hidden + store.attention_outputs(layer)
-            if rows.count > 0:
-                rows.put(store.feed_forward_outputs(layer), network.feed_forward(layer, rows.take(hidden)))
-            hidden = hidden + store.feed_forward_outputs(layer)
+            hidden = self._carry(layer, hidden, rows)
             if self._keep_hidden:
                 store.write_hidden(layer, everything, hidden)
             refreshed.append(rows)
@@ -225,6 +217,24 @@ class Engine:
         self._queries = []
         self._sight.forget()
         self.attention_drift = self.attention_drift[index]
+
+    def _carry(self, layer: int, hidden: Tensor, rows: RowSet) -> Tensor:
+        """``hidden`` [batch * seq, width] behind a layer: ``rows`` are computed, what it added to the others stays."""
+        outputs = self.store.layer_outputs(layer)
+        if rows.count == 0:
+            self._nothing_refreshed(rows)
+            return hidden + outputs
+        entered = rows.take(hidden)
+        attended = self._attention(layer, entered, self._rotary(rows), rows)
+        between = entered + attended
+        fed = self.network.feed_forward(layer, between)
+        rows.put(outputs, attended + fed)
+        left = between + fed  # added one by one, as on the narrow path
+        if rows.full:
+            return left
+        carried = hidden + outputs
+        rows.put(carried, left)
+        return carried
 
     def _start(self, visible: Tensor | None, watch: Tensor | None = None) -> None:
         self._queries = []

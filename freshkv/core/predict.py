@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from freshkv.core.state import RunState
 
 NEVER = float("-inf")
+#: logits that exist at a time, unless the decoder asks for more: 16 MiB of float32
+MOST_LOGITS = 1 << 22
 NOT_VERIFIED = float("nan")
 
 
@@ -67,27 +69,26 @@ class Predictor:
         outside = (positions & ~mine).flatten().nonzero()[:, 0]
         draws = self._draw(tokens) if self._sampling.temperature > 0.0 else torch.zeros_like(state.confidence)
         noise = self._draw(tokens) if "noise" in self._decoder.needs else torch.zeros_like(state.confidence)
-        # one product with the head for both; the decoder's rows come first, so that they are a view
-        logits = logits_at(self._network, result, torch.cat((inside, outside)))
         confidence = torch.full_like(state.confidence, NEVER).flatten()
         proposed = torch.full_like(tokens, self._spec.mask_token_id).flatten()
         broken = torch.zeros_like(positions).flatten()
-        distributions = []
-        for places, part in ((inside, logits[: inside.numel()]), (outside, logits[inside.numel() :])):
-            distribution = self._sampling.distribution(part, self._spec.mask_token_id)
+        kept: list[tuple[Tensor, Distribution]] = []
+        for places, logits in self._logits(result, inside, outside):
+            distribution = self._sampling.distribution(logits, self._spec.mask_token_id)
+            if places is inside or self._divergence is not None:
+                kept.append((places, distribution))
             best = self._choose(distribution, draws.flatten()[places])
             proposed[places] = best
             broken[places] = ~distribution.log_normaliser.isfinite()
             confidence[places] = self._score(distribution, best, noise.flatten()[places])
-            distributions.append(distribution)
         confidence = confidence.view(tokens.shape)
         prediction = Prediction(
             positions=mine,
             tokens=proposed.view(tokens.shape).masked_fill(~mine, self._spec.mask_token_id),
             confidence=confidence.masked_fill(~mine, NEVER),
-            distribution=distributions[0],
+            distribution=kept[0][1],
             verified=self._verified(tokens, result),
-            divergence=self._diverged(state, (inside, outside), distributions),
+            divergence=self._diverged(state, kept),
             noise=noise,
         )
         return Predicted(prediction, confidence, positions, broken.view(tokens.shape))
@@ -95,6 +96,22 @@ class Predictor:
     def keep(self, places: list[int]) -> None:
         """Forget the generators of all sequences but these."""
         self._generators = [self._generators[place] for place in places]
+
+    def _logits(self, result: ForwardResult, inside: Tensor, outside: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Places, long [n], and their logits, float32 [n, vocabulary]: ``inside`` first, then parts of ``outside``.
+
+        One product with the head where few are predicted, as in most steps; many are taken in turns, because logits
+        are the largest tensors of a run.
+        """
+        most = max(MOST_LOGITS // self._spec.vocabulary, 1)
+        first, *rest = _split(outside, most - inside.numel(), most)
+        logits = logits_at(self._network, result, torch.cat((inside, first)))
+        yield inside, logits[: inside.numel()]
+        if first.numel() > 0:
+            yield first, logits[inside.numel() :]
+        del logits
+        for places in rest:
+            yield places, logits_at(self._network, result, places)
 
     def _score(self, distribution: Distribution, tokens: Tensor, noise: Tensor) -> Tensor:
         where = f"{type(self._decoder).__name__}.score_tokens"
@@ -119,13 +136,13 @@ class Predictor:
             shadow.rows.put(verified.view(-1), distribution.probability_of(shadow.rows.take(tokens.flatten())))
         return verified.masked_fill(tokens == self._spec.mask_token_id, NOT_VERIFIED)
 
-    def _diverged(self, state: RunState, places: Sequence[Tensor], distributions: Sequence[Distribution]) -> Tensor:
+    def _diverged(self, state: RunState, kept: Sequence[tuple[Tensor, Distribution]]) -> Tensor:
         divergence = torch.full_like(state.confidence, torch.inf)
         if self._divergence is not None:
             seq = divergence.shape[1]
-            flat = torch.cat(list(places))
+            flat = torch.cat([places for places, _ in kept])
             lasting = state.sequence[flat // seq] * seq + flat % seq  # the same number while the batch shrinks
-            probabilities = torch.cat([distribution.probabilities for distribution in distributions])
+            probabilities = torch.cat([distribution.probabilities for _, distribution in kept])
             divergence.view(-1)[flat] = self._divergence.update(lasting, probabilities)
         return divergence
 
@@ -139,3 +156,9 @@ class Predictor:
         for place, generator in enumerate(self._generators):
             drawn[place, seq - self._gen_length :] = torch.rand(self._gen_length, generator=generator)
         return drawn.to(tokens.device)
+
+
+def _split(places: Tensor, first: int, others: int) -> list[Tensor]:
+    """``places``, long [n], in parts: at most ``first`` of them, then at most ``others`` each. At least one part."""
+    first = max(first, 0)
+    return [places[:first], *(torch.split(places[first:], others) if places.numel() > first else ())]

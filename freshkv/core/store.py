@@ -41,8 +41,7 @@ class RowStore:
         outputs = (spec.layers, batch, seq, spec.width)
         self._keys = allocate(*heads)
         self._values = allocate(*heads)
-        self._attention = allocate(*outputs) if carried else None
-        self._feed_forward = allocate(*outputs) if carried else None
+        self._outputs = allocate(*outputs) if carried else None
         self._hidden = allocate(*outputs) if keep_hidden else None
         self._inputs = allocate(*outputs) if keep_inputs else None
         queries = (spec.layers, batch, seq, spec.heads, spec.head_width)
@@ -61,7 +60,7 @@ class RowStore:
     @property
     def bytes(self) -> int:
         """Size of the allocation, gathered copies at their most. Hidden states do not count: they are for onlookers."""
-        held = (self._keys, self._values, self._attention, self._feed_forward, self._inputs, self._queries)
+        held = (self._keys, self._values, self._outputs, self._inputs, self._queries)
         return sum(memory.nbytes for memory in held if memory is not None) + self._gathered_bytes
 
     def keys(self, layer: int) -> Tensor:
@@ -72,25 +71,24 @@ class RowStore:
         """[batch, seq, kv_heads, head_width], a view."""
         return self._values[layer, : self._batch]
 
-    def attention_outputs(self, layer: int) -> Tensor:
-        """[batch * seq, width], a view; carried path only."""
-        return self._outputs(self._attention, layer)
+    def layer_outputs(self, layer: int) -> Tensor:
+        """[batch * seq, width], a view; what a layer added to each row, attention and feed-forward network together.
 
-    def feed_forward_outputs(self, layer: int) -> Tensor:
-        """[batch * seq, width], a view; carried path only."""
-        return self._outputs(self._feed_forward, layer)
+        Carried path only.
+        """
+        return self._of_layer(self._outputs, layer)
 
     def hidden(self, layer: int) -> Tensor:
         """[batch * seq, width], a view; what each row left the layer with when it last went through it."""
-        return self._outputs(self._hidden, layer)
+        return self._of_layer(self._hidden, layer)
 
     def inputs(self, layer: int) -> Tensor:
         """[batch * seq, width], a view; what entered the layer when the row was last refreshed in it."""
-        return self._outputs(self._inputs, layer)
+        return self._of_layer(self._inputs, layer)
 
     def queries(self, layer: int) -> Tensor:
         """[batch * seq, heads, head_width], a view; of each row when it was last refreshed."""
-        return self._outputs(self._queries, layer)
+        return self._of_layer(self._queries, layer)
 
     def attended(self, layer: int, seen: VisibleKeys) -> tuple[Tensor, Tensor]:
         """Keys and values of what is visible, [batch, kept, kv_heads, head_width] each, kept = seq where in place."""
@@ -126,7 +124,7 @@ class RowStore:
         """Replace the hidden states of ``rows`` by ``hidden`` [rows, width]."""
         rows.put(self.hidden(layer), hidden)
 
-    def _outputs(self, memory: Tensor | None, layer: int) -> Tensor:
+    def _of_layer(self, memory: Tensor | None, layer: int) -> Tensor:
         if memory is None:
             raise RuntimeError(
                 "This store was not asked to hold that: layer outputs, hidden states, inputs or queries."
@@ -147,7 +145,7 @@ class RowStore:
 
     def keep(self, sequences: list[int]) -> None:
         """Keep these sequences, given in ascending order, and forget the others. Moves memory, allocates none."""
-        outputs = (self._attention, self._feed_forward, self._hidden, self._inputs)
+        outputs = (self._outputs, self._hidden, self._inputs)
         for memory in (self._keys, self._values, self._queries, *outputs):
             if memory is None:
                 continue

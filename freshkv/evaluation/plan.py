@@ -99,7 +99,7 @@ def cache_bytes(shape: ModelShape, policy: str, batch: int, seq: int, size: int)
     spec = shape.spec
     row = 2 * spec.kv_heads * spec.head_width
     if isinstance(resolve_policy(policy), LayerwisePolicy):
-        row += 2 * spec.width
+        row += spec.width
     return spec.layers * batch * seq * row * size
 
 

@@ -46,6 +46,8 @@ class DecoderShape:
 class DecoderAttention(nn.Module):
     """The projections of attention."""
 
+    SIDE_BY_SIDE = (("q_proj", "k_proj"),)
+
     def __init__(self, shape: DecoderShape) -> None:
         super().__init__()
         heads_width, kv_width = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
@@ -60,6 +62,8 @@ class DecoderAttention(nn.Module):
 
 class DecoderMLP(nn.Module):
     """The gated feed-forward network."""
+
+    SIDE_BY_SIDE = (("gate_proj", "up_proj"),)
 
     def __init__(self, width: int, inner: int, *, bias: bool = False) -> None:
         super().__init__()

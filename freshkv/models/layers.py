@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name that everybody knows
 from torch import Tensor, nn
 
+from freshkv.models.prepacked import joined, products
+
 WIDTH = -1  # the last axis of every tensor here: elements of a hidden state or of a head
 
 
@@ -77,12 +79,13 @@ class Rotary(nn.Module):
     def forward(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosine and sine, each [rows, head_width], of ``positions``, long [rows].
 
-        They are float32, or float64 for a network whose ``dtype`` is float64.
+        They are float32, or float64 for a network whose ``dtype`` is float64. The first half of the sine is negative,
+        as ``rotate`` adds it to the first half of a head.
         """
         precise = torch.float64 if dtype == torch.float64 else torch.float32
         angles = positions.to(precise)[:, None] * self._inverse_frequencies(positions.device, precise)
         cosine, sine = angles.cos() * self._factor, angles.sin() * self._factor  # [rows, head_width / 2]
-        return torch.cat((cosine, cosine), dim=WIDTH), torch.cat((sine, sine), dim=WIDTH)
+        return torch.cat((cosine, cosine), dim=WIDTH), torch.cat((-sine, sine), dim=WIDTH)
 
     def _inverse_frequencies(self, device: torch.device, dtype: torch.dtype) -> Tensor:
         key = (device, dtype)
@@ -103,10 +106,11 @@ def rotate(heads: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     width = rotary[0].shape[WIDTH]
     if width < heads.shape[WIDTH]:
         return torch.cat((rotate(heads[..., :width], rotary), heads[..., width:]), dim=WIDTH)
-    cosine, sine = (table[:, None, : table.shape[WIDTH] // 2] for table in rotary)  # the halves of a table are equal
-    first, second = heads.to(cosine.dtype).chunk(2, dim=WIDTH)
-    rotated = (first * cosine - second * sine, second * cosine + first * sine)
-    return torch.cat(rotated, dim=WIDTH).to(heads.dtype)
+    cosine, sine = (table[:, None] for table in rotary)
+    exact = heads.to(cosine.dtype)
+    # the halves change places, and the sign of the one that moved to the front is in the table
+    rotated = (exact * cosine).addcmul_(exact.roll(width // 2, dims=WIDTH), sine)
+    return rotated.to(heads.dtype)
 
 
 def split_heads(projected: Tensor, head_width: int) -> Tensor:
@@ -125,15 +129,21 @@ def project_heads(
 
     ``head_norms`` are those of each query and key head, before they are rotated.
     """
-    queries, keys, values = (split_heads(projection(normed), head_width) for projection in projections)
+    to_queries, to_keys, to_values = projections
+    both = split_heads(joined(normed, to_queries, to_keys), head_width)  # rotated in one go
+    values = split_heads(to_values(normed), head_width)
+    kv_heads = values.shape[1]
     if head_norms is not None:
-        queries, keys = head_norms[0](queries), head_norms[1](keys)
-    return rotate(queries, rotary), rotate(keys, rotary), values
+        queries, keys = both[:, :-kv_heads], both[:, -kv_heads:]
+        both = torch.cat((head_norms[0](queries), head_norms[1](keys)), dim=1)
+    rotated = rotate(both, rotary)
+    return rotated[:, :-kv_heads], rotated[:, -kv_heads:], values
 
 
 def gated(hidden: Tensor, gate: nn.Module, up: nn.Module, down: nn.Module) -> Tensor:
     """SwiGLU: ``down(silu(gate(hidden)) * up(hidden))``, [rows, width] to [rows, width]."""
-    result: Tensor = down(F.silu(gate(hidden)) * up(hidden))
+    opened, raised = products(hidden, gate, up)
+    result: Tensor = down(F.silu(opened) * raised)
     return result
 
 

@@ -106,6 +106,8 @@ class LLaDAConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
 class LLaDABlock(nn.Module):
     """One layer, under the names of the official checkpoints (``ff_proj`` is the gate)."""
 
+    SIDE_BY_SIDE = (("q_proj", "k_proj"), ("ff_proj", "up_proj"))
+
     def __init__(self, config: LLaDAConfig) -> None:
         super().__init__()
         width, feed_forward_width = config.d_model, cast("int", config.mlp_hidden_size)

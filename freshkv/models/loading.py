@@ -26,6 +26,7 @@ from freshkv.models.placement import (
     unusable,
     usable_device,
 )
+from freshkv.models.prepacked import prepack
 from freshkv.models.quantisation import quantisation
 from freshkv.models.registry import bundled_models
 from freshkv.models.source import CONFIG_FILES, HUB_OPTIONS, WEIGHT_FILES, locate
@@ -36,6 +37,8 @@ def load(
     name_or_path: str | PathLike[str],
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    *,
+    prepacked: bool = False,
     **options: Any,
 ) -> LlamaLikeModel:
     """A network in eval mode, its parameters frozen (``requires_grad`` False).
@@ -44,12 +47,13 @@ def load(
     weights, or a hub id. ``device`` None is the CPU. ``dtype`` is a floating dtype or its name; None and "auto" take
     the checkpoint's own. ``options`` are those of Transformers' ``from_pretrained``, and fields of the configuration
     to override, such as ``mask_token_id``, ``logits_shift`` and ``block_causal``. ``quantization_config`` may also be a
-    name: "int8", "int4", "nf4". No tokenizer is needed.
+    name: "int8", "int4", "nf4". No tokenizer is needed. ``prepacked`` lays the weights out for few rows on a CPU (see
+    ``freshkv.models.prepacked``): cached steps are up to half as long, and the model can no longer be trained or moved.
 
     Raises UnknownNameError for a bare word that is no bundled model; CheckpointError for a checkpoint that is absent,
     of an unknown or unimplemented architecture, incomplete or corrupt, or without a mask token; InputError for a
-    device, dtype, ``device_map`` or ``quantization_config`` that cannot be used here. Nothing is ever left at random
-    values.
+    device, dtype, ``device_map``, ``quantization_config`` or ``prepacked`` that cannot be used here. Nothing is ever
+    left at random values.
     """
     older_name = options.pop("torch_dtype", None)  # Transformers' own until version 5
     dtype = older_name if dtype is None else dtype
@@ -74,6 +78,8 @@ def load(
     check_placement(model)
     model.train(False)
     model.requires_grad_(False)
+    if prepacked:
+        prepack(model)
     return model
 
 

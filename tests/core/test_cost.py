@@ -66,11 +66,11 @@ def test_bytes_of_passes_with_and_without_a_cache():
     assert narrow.bytes_written == element * 3 * 2 * kv * BLOCK
     assert full.bytes_read == narrow.bytes_read == weights + element * 3 * 2 * kv * seq
     carried = decode("dllm:kp=50,kr=50,rou=0")
-    outputs = 2 * element * 3 * width * seq
+    outputs = element * 3 * width * seq
     # layer 0 refreshes everything, the layers above nothing
     step = cost_of_step(carried.trace[1], carried.trace, spec)
     assert step.bytes_read == element * (layer + width * 40) + element * 2 * kv * seq + outputs
-    assert step.bytes_written == element * (2 * kv + 2 * width) * seq
+    assert step.bytes_written == element * (2 * kv + width) * seq
 
 
 def test_cost_of_a_batch_is_that_of_its_sequences():

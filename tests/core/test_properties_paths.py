@@ -14,7 +14,7 @@ from freshkv.core.visible import Gathering
 from tests.core.schedule import Schedule, run_carried, run_naive, run_narrow, schedules, stored
 from tests.core.support import examples
 
-HELD = ("keys", "values", "attention_outputs", "feed_forward_outputs")
+HELD = ("keys", "values", "layer_outputs")
 
 
 @examples(40)
@@ -73,10 +73,9 @@ def test_with_other_rows_in_every_layer_and_probes_the_carried_path_is_the_naive
         for layer in range(schedule.shape.layers):
             schedule.assert_naive(engine.store.keys(layer), stored(naive, naive.keys, layer))
             schedule.assert_naive(engine.store.values(layer), stored(naive, naive.values, layer))
-            attention = engine.store.attention_outputs(layer).unflatten(0, step.tokens.shape)
-            schedule.assert_naive(attention, stored(naive, naive.attention, layer))
-            feed_forward = engine.store.feed_forward_outputs(layer).unflatten(0, step.tokens.shape)
-            schedule.assert_naive(feed_forward, stored(naive, naive.feed_forward, layer))
+            outputs = engine.store.layer_outputs(layer).unflatten(0, step.tokens.shape)
+            added = stored(naive, naive.attention, layer) + stored(naive, naive.feed_forward, layer)
+            schedule.assert_naive(outputs, added)
 
 
 @examples(20)

@@ -75,7 +75,7 @@ def test_a_batch_needs_memory_and_no_other_time():
 def test_keys_and_values_of_llada_take_half_a_megabyte_a_token():
     shape = ModelShape.of("GSAI-ML/LLaDA-8B-Base")
     assert cache_bytes(shape, "prefix", 1, 1, 2) == 2 * 32 * 4096 * 2 == 524_288
-    assert cache_bytes(shape, "dllm", 1, 1, 2) == 2 * 524_288
+    assert cache_bytes(shape, "dllm", 1, 1, 2) == 3 * 524_288 // 2
     dream = ModelShape.of("Dream-org/Dream-v0-Base-7B")
     assert cache_bytes(dream, "prefix", 1, 1, 2) == 2 * 28 * 4 * 128 * 2
 
