@@ -150,7 +150,7 @@ class Engine:
         network, store = self.network, self.store
         self._start(visible, watch)
         shadow = self._shadow(verify)
-        everything = RowSet.of(torch.ones_like(tokens, dtype=torch.bool))
+        everything = RowSet.everything(tokens)
         hidden = network.embed_rows(tokens.flatten())
         refreshed: list[RowSet] = []
         probed: list[int] = []

@@ -19,9 +19,9 @@ from freshkv.core.layerwise import LayerQuestions
 from freshkv.core.network import Network
 from freshkv.core.plan import StepPlan, plan_step
 from freshkv.core.policy import CachePolicy, LayerwisePolicy
-from freshkv.core.predict import Predicted, Predictor
+from freshkv.core.predict import Predicted, Predictor, Wanted
 from freshkv.core.recorder import Recorder
-from freshkv.core.rows import RowSet
+from freshkv.core.rows import RowSet, fetch
 from freshkv.core.sampling import Sampling
 from freshkv.core.state import RunState
 from freshkv.core.trace import StepRecord
@@ -104,8 +104,8 @@ class DenoisingLoop:
             plan_step(self.options.policy, view, network_spec, written=rows, predict_all=self.predict_all)
             for view, rows in zip(views, written, strict=True)
         ]
-        plan, result = self._forward(groups.merge_plans(plans, before.policy_memory), views, groups)
-        predicted = self.predictor.predict(before, result, plan.predict)
+        plan, result, wanted = self._forward(groups.merge_plans(plans, before.policy_memory), views, groups)
+        predicted = self.predictor.predict(before, result, plan.predict, wanted)
         informed = before.after_forward(_refreshed_everywhere(result), predicted, self._signals())
         commit = self._decode(informed, predicted, groups)
         self._give_evidence(before, plan, result, predicted, commit)
@@ -115,12 +115,14 @@ class DenoisingLoop:
         self.recorder.record(after, plan, result, commit)
         self.state = self._drop_finished(after, progress)
 
-    def _forward(self, plan: StepPlan, views: list[StepView], groups: Groups) -> tuple[StepPlan, ForwardResult]:
+    def _forward(self, plan: StepPlan, views: list[StepView], groups: Groups) -> tuple[StepPlan, ForwardResult, Wanted]:
         """The pass, and the plan as it then is: a layer-wise policy makes up its mind on the way."""
         policy, tokens, engine = self.options.policy, self.state.tokens, self.engine
         verify = self._verify(groups)
         if not isinstance(policy, LayerwisePolicy):
-            return plan, engine.narrow(tokens, RowSet.of(plan.rows), plan.visible, verify)
+            rows, inside, outside = fetch(plan.rows, *Wanted.masks(self.state, plan.predict))
+            result = engine.narrow(tokens, RowSet.of(plan.rows, rows), plan.visible, verify)
+            return plan, result, Wanted.of(inside, outside, tokens.device)
         questions = LayerQuestions(
             policy,
             views,
@@ -131,7 +133,9 @@ class DenoisingLoop:
             drift=lambda: engine.attention_drift,
         )
         result = engine.carried(tokens, questions.choose, questions.probing, plan.visible, verify, plan.watch)
-        return questions.answered(), result
+        plan = questions.answered()
+        inside, outside = fetch(*Wanted.masks(self.state, plan.predict))
+        return plan, result, Wanted.of(inside, outside, tokens.device)
 
     def _verify(self, groups: Groups) -> Tensor | None:
         decoder = self.options.decoder

@@ -16,6 +16,7 @@ from freshkv.core.divergence import DivergenceMemory
 from freshkv.core.engine import ForwardResult
 from freshkv.core.errors import DecoderError, FreshkvError
 from freshkv.core.network import Network
+from freshkv.core.rows import places_of
 from freshkv.core.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -25,6 +26,25 @@ NEVER = float("-inf")
 #: logits that exist at a time, unless the decoder asks for more: 16 MiB of float32
 MOST_LOGITS = 1 << 22
 NOT_VERIFIED = float("nan")
+
+
+@frozen(eq=False)
+class Wanted:
+    """Which positions are predicted: those the decoder chooses among, and the others. Indices into batch * seq."""
+
+    inside: Tensor  #: long [n]; open positions of the active block
+    outside: Tensor  #: long [m]
+
+    @staticmethod
+    def masks(state: RunState, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """``positions``, bool [batch, seq], told apart."""
+        inside = positions & state.is_open & state.in_block
+        return inside, positions & ~inside
+
+    @classmethod
+    def of(cls, inside: Tensor, outside: Tensor, device: torch.device) -> Wanted:
+        """From both masks on the host."""
+        return cls(places_of(inside, device), places_of(outside, device))
 
 
 @frozen(eq=False)
@@ -61,21 +81,19 @@ class Predictor:
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self._divergence = DivergenceMemory() if "divergence" in decoder.needs else None
 
-    def predict(self, state: RunState, result: ForwardResult, positions: Tensor) -> Predicted:
+    def predict(self, state: RunState, result: ForwardResult, positions: Tensor, wanted: Wanted) -> Predicted:
         """Predict ``positions``, bool [batch, seq]; the decoder gets the open ones of the active block."""
         tokens = state.tokens
-        mine = positions & state.is_open & state.in_block
-        inside = mine.flatten().nonzero()[:, 0]
-        outside = (positions & ~mine).flatten().nonzero()[:, 0]
+        mine, _ = Wanted.masks(state, positions)
         draws = self._draw(tokens) if self._sampling.temperature > 0.0 else torch.zeros_like(state.confidence)
         noise = self._draw(tokens) if "noise" in self._decoder.needs else torch.zeros_like(state.confidence)
         confidence = torch.full_like(state.confidence, NEVER).flatten()
         proposed = torch.full_like(tokens, self._spec.mask_token_id).flatten()
         broken = torch.zeros_like(positions).flatten()
         kept: list[tuple[Tensor, Distribution]] = []
-        for places, logits in self._logits(result, inside, outside):
+        for places, logits in self._logits(result, wanted):
             distribution = self._sampling.distribution(logits, self._spec.mask_token_id)
-            if places is inside or self._divergence is not None:
+            if places is wanted.inside or self._divergence is not None:
                 kept.append((places, distribution))
             best = self._choose(distribution, draws.flatten()[places])
             proposed[places] = best
@@ -97,12 +115,13 @@ class Predictor:
         """Forget the generators of all sequences but these."""
         self._generators = [self._generators[place] for place in places]
 
-    def _logits(self, result: ForwardResult, inside: Tensor, outside: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Places, long [n], and their logits, float32 [n, vocabulary]: ``inside`` first, then parts of ``outside``.
+    def _logits(self, result: ForwardResult, wanted: Wanted) -> Iterator[tuple[Tensor, Tensor]]:
+        """Places, long [n], and their logits, float32 [n, vocabulary]: those inside, then parts of those outside.
 
         One product with the head where few are predicted, as in most steps; many are taken in turns, because logits
         are the largest tensors of a run.
         """
+        inside, outside = wanted.inside, wanted.outside
         most = max(MOST_LOGITS // self._spec.vocabulary, 1)
         first, *rest = _split(outside, most - inside.numel(), most)
         logits = logits_at(self._network, result, torch.cat((inside, first)))

@@ -26,9 +26,9 @@ class RowSet:
     answers: Tensor | None  #: long [rows]; index into batch * widest
 
     @classmethod
-    def of(cls, mask: Tensor) -> RowSet:
-        """From bool [batch, seq]. One synchronisation with the device: the mask is read on the host."""
-        host = mask.cpu()
+    def of(cls, mask: Tensor, on_host: Tensor | None = None) -> RowSet:
+        """From bool [batch, seq]. One synchronisation with the device, unless a copy is ``on_host`` already."""
+        host = mask.cpu() if on_host is None else on_host
         flat = host.flatten().nonzero()[:, 0]
         counts = tuple(host.sum(SEQ).tolist())
         count = flat.numel()
@@ -43,6 +43,20 @@ class RowSet:
             span=span,
             queries=None if queries is None else queries.to(mask.device),
             answers=None if answers is None else answers.to(mask.device),
+        )
+
+    @classmethod
+    def everything(cls, like: Tensor) -> RowSet:
+        """All rows of a canvas such as ``like`` [batch, seq], without a synchronisation."""
+        batch, seq = like.shape
+        count = batch * seq
+        return cls(
+            mask=torch.ones_like(like, dtype=torch.bool),
+            flat=torch.arange(count, device=like.device),
+            counts=(seq,) * batch,
+            span=slice(0, count),
+            queries=None,
+            answers=None,
         )
 
     @property
@@ -81,6 +95,16 @@ class RowSet:
         """The inverse: [batch, widest, ...] to [rows, ...], without the repetitions."""
         flat = rectangle.flatten(0, 1)
         return flat if self.answers is None else flat.index_select(0, self.answers)
+
+
+def fetch(*masks: Tensor) -> tuple[Tensor, ...]:
+    """``masks``, all of one shape, on the host: one synchronisation with the device for all of them."""
+    return torch.stack(masks).cpu().unbind()
+
+
+def places_of(on_host: Tensor, device: torch.device) -> Tensor:
+    """Where a mask on the host is true, as indices into its flat form, long [n] on ``device``."""
+    return on_host.flatten().nonzero()[:, 0].to(device)
 
 
 def _rectangle(counts: tuple[int, ...]) -> tuple[Tensor, Tensor]:

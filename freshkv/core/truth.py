@@ -55,7 +55,7 @@ class Truth:
 
     def __init__(self, network: Network, is_valid: Tensor, *, keep_hidden: bool = False) -> None:
         self._engine = Engine(network, is_valid, keep_hidden=keep_hidden)
-        self._everything = RowSet.of(torch.ones_like(is_valid))
+        self._everything = RowSet.everything(is_valid)
         self._is_valid = is_valid
         self._result: ForwardResult | None = None
 
@@ -96,7 +96,7 @@ class Truth:
         """Forget all sequences but these (ascending); the last forward pass is forgotten altogether."""
         self._engine.keep(sequences)
         self._is_valid = self._is_valid[sequences]
-        self._everything = RowSet.of(torch.ones_like(self._is_valid))
+        self._everything = RowSet.everything(self._is_valid)
         self._result = None
 
 

@@ -48,8 +48,13 @@ class RMSNorm(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Norm of ``hidden`` [..., width]."""
-        # the fused kernel accumulates in float32 for half precision and rounds after the scale, not before it
-        return F.rms_norm(hidden, self.weight.shape, self.weight, self.eps)
+        if hidden.device.type != "cpu":
+            # the fused kernel accumulates in float32 for half precision and rounds after the scale, not before it
+            return F.rms_norm(hidden, self.weight.shape, self.weight, self.eps)
+        # there is none for the CPU, where torch's own function takes more steps over the same memory
+        exact = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+        scale = exact.square().mean(dim=WIDTH, keepdim=True).add_(self.eps).rsqrt_()
+        return (exact * scale).mul_(self.weight).to(hidden.dtype)
 
     def extra_repr(self) -> str:
         """The width and eps, for ``print(model)``."""
