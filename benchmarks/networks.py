@@ -73,12 +73,12 @@ def require_memory(shape: Shape, dtype: str, positions: int, available: int | No
         )
 
 
-def make_network(shape: Shape, dtype: str, seed: int = 0) -> LLaDAModelLM:
-    """The network on the CPU, ready to decode; its weights depend on ``seed`` alone."""
+def make_network(shape: Shape, dtype: str, seed: int = 0, device: str = "cpu") -> LLaDAModelLM:
+    """The network, made on ``device``, ready to decode; its weights depend on ``seed`` and the device's generator."""
     with torch.device("meta"):
         network = LLaDAModelLM(shape.config())
-    network = network.to(DTYPES[dtype]).to_empty(device="cpu")
-    generator = torch.Generator().manual_seed(seed)
+    network = network.to(DTYPES[dtype]).to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(seed)
     for name, parameter in network.named_parameters():
         if parameter.ndim == 1:
             parameter.data.fill_(1.0)
@@ -93,7 +93,7 @@ def _fill(weight: Tensor, scale: float, generator: torch.Generator, unique: int 
     ``unique`` is no multiple of a width, so that no two rows are equal.
     """
     flat = weight.view(-1)
-    drawn = torch.randn(min(unique, flat.numel()), generator=generator).mul_(scale).to(weight.dtype)
+    drawn = torch.randn(min(unique, flat.numel()), generator=generator, device=flat.device).mul_(scale).to(weight.dtype)
     for start in range(0, flat.numel(), drawn.numel()):
         part = flat[start : start + drawn.numel()]
         part.copy_(drawn[: part.numel()])

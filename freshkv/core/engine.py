@@ -10,6 +10,7 @@ from torch import Tensor
 
 from freshkv.core.attention import attend, weighted_attention, weighted_scores
 from freshkv.core.attention_drift import AttentionDrift
+from freshkv.core.graphs import Record, RecordedPasses
 from freshkv.core.network import Network
 from freshkv.core.pattern import AttentionPattern, PatternSight
 from freshkv.core.policy import Probes
@@ -60,7 +61,8 @@ class Engine:
     keeps in the store what every row last left each layer with; ``keep_inputs`` what entered a layer when a row was
     last refreshed in it, which probes of hidden states compare with; ``watch_attention`` fills ``attention_drift``
     layer by layer. ``gathering`` says when visible keys are copied side by side, so that hidden ones cost nothing; it
-    never changes a result by more than the order of additions does.
+    never changes a result by more than the order of additions does. ``record`` has narrow passes recorded and replayed
+    (see ``graphs``), those in which every key is visible and nobody looks on; the others run as ever.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Engine:
         keep_inputs: bool = False,
         watch_attention: bool = False,
         gathering: Gathering = "auto",
+        record: Record | None = None,
         poison: bool = False,
     ) -> None:
         batch, seq = is_valid.shape
@@ -98,6 +101,7 @@ class Engine:
         pattern = AttentionPattern.of(self.spec)
         self._pattern = None if pattern is None else PatternSight(pattern, positions)
         self._cosine, self._sine = cosine, sine  # [batch * seq, head_width]
+        self._record, self._recorded = record, None if record is None else self._make_recorded(record)
         self._keep_queries = keep_queries
         self._keep_hidden, self._keep_inputs = keep_hidden, keep_inputs
         self._queries: list[tuple[RowSet, Tensor]] = []
@@ -121,6 +125,10 @@ class Engine:
         store.mark_written(rows)
         self._start(visible)
         shadow = self._shadow(verify)
+        if shadow is None and self._recorded is not None and self._replays(rows, visible):
+            hidden, *queries = self._recorded.run(tokens, rows)
+            self._queries = [(rows, query) for query in queries]
+            return ForwardResult(hidden, rows, (rows,) * self.spec.layers)
         hidden = network.embed_rows(rows.take(tokens.flatten()))
         rotary = self._rotary(rows)
         for layer in range(self.spec.layers):
@@ -215,6 +223,7 @@ class Engine:
         if self._pattern is not None:
             self._pattern.keep(index)
         self._queries = []
+        self._recorded = None if self._record is None else self._make_recorded(self._record)
         self._sight.forget()
         self.attention_drift = self.attention_drift[index]
 
@@ -248,6 +257,23 @@ class Engine:
         if self._drift is not None:
             # padding pays nothing, or else a sequence would depend on how far it is padded
             self._drift.start(None if watch is None else watch & self._is_valid)
+
+    def _make_recorded(self, record: Record) -> RecordedPasses:
+        return RecordedPasses(record, self._layers, self._is_valid)
+
+    def _replays(self, rows: RowSet, visible: Tensor | None) -> bool:
+        """Whether nothing but tokens and rows differs from step to step."""
+        fixed = visible is None and self._pattern is None and self.store.complete
+        return fixed and not self._keep_hidden and self._drift is None and min(rows.counts) > 0
+
+    def _layers(self, tokens: Tensor, rows: RowSet) -> tuple[Tensor, ...]:
+        """What a recorded pass does: final hidden states of ``rows``, and each layer's queries if they are kept."""
+        self._queries = []
+        hidden, rotary = self.network.embed_rows(rows.take(tokens.flatten())), self._rotary(rows)
+        for layer in range(self.spec.layers):
+            hidden = hidden + self._attention(layer, hidden, rotary, rows)
+            hidden = hidden + self.network.feed_forward(layer, hidden)
+        return hidden, *(query for _, query in self._queries)
 
     def _seen_by(self, layer: int, rows: RowSet) -> VisibleKeys:
         """What ``rows`` attend to in a layer."""

@@ -14,6 +14,7 @@ from freshkv.core.canvas import Canvas
 from freshkv.core.cost import cost_of_trace
 from freshkv.core.decoder import Decoder
 from freshkv.core.errors import FreshkvError, InputError
+from freshkv.core.graphs import Record, record_cuda_graph
 from freshkv.core.loop import DenoisingLoop, OnStep, RunOptions
 from freshkv.core.memory import PeakMemory
 from freshkv.core.network import Network, NetworkSpec
@@ -43,6 +44,7 @@ def generate(
     top_p: float | None = None,
     seed: int | Sequence[int] = 0,
     on_step: OnStep | None = None,
+    cuda_graphs: bool = False,
 ) -> Run:
     """Decode a response of ``gen_length`` tokens for every prompt.
 
@@ -63,6 +65,8 @@ def generate(
         seed: of the random numbers; one for all sequences (each has its own generator, so that a sequence does not
             depend on its batch), or one for each.
         on_step: called with the record of every step as it is done.
+        cuda_graphs: record the passes of each number of rows as a CUDA graph and replay it. For many steps with few
+            rows on a GPU; takes memory for each recording. Narrow policies that hide no keys; others run as ever.
 
     Raises:
         InputError: an argument has a wrong shape, dtype or value; raised before any work.
@@ -82,6 +86,7 @@ def generate(
         decoder=chosen_decoder,
         sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
         seeds=_seeds(seed, canvas.batch),
+        record=_record(model, cuda_graphs=cuda_graphs),
     )
     return run_canvas(model, canvas, options, on_step)
 
@@ -169,6 +174,14 @@ def _eos(stop: bool, given: int | None, spec: NetworkSpec) -> int | None:
     if eos == spec.mask_token_id:
         raise InputError(f"eos_token_id is {eos}, the model's mask token: a sequence could never end there.")
     return eos
+
+
+def _record(model: Network, *, cuda_graphs: bool) -> Record | None:
+    if not cuda_graphs:
+        return None
+    if model.device.type != "cuda":
+        raise InputError(f"cuda_graphs=True needs a model on a CUDA device; this one is on {model.device}.")
+    return record_cuda_graph
 
 
 def _seeds(seed: int | Sequence[int], batch: int) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from freshkv.core.check import check_commit, check_needs, guarded, verified_posi
 from freshkv.core.decoder import Commit, Decoder
 from freshkv.core.engine import Engine, ForwardResult
 from freshkv.core.errors import DecoderError
+from freshkv.core.graphs import Record
 from freshkv.core.groups import Groups
 from freshkv.core.inspect import Progress, inspect_step
 from freshkv.core.layerwise import LayerQuestions
@@ -48,6 +49,7 @@ class RunOptions:
     seeds: Sequence[int]  #: one for each sequence
     poison: bool = False  #: fill fresh caches with NaN, so that reading what was never written shows
     gathering: Gathering = "auto"  #: of visible keys, where some are hidden: a matter of speed alone
+    record: Record | None = None  #: has passes recorded and replayed: a matter of speed alone
 
 
 class DenoisingLoop:
@@ -71,6 +73,7 @@ class DenoisingLoop:
             keep_inputs=isinstance(options.policy, LayerwisePolicy) and options.policy.probes == "hidden_states",
             watch_attention="attention_drift" in options.policy.needs,
             gathering=options.gathering,
+            record=options.record,
             poison=options.poison,
         )
         compared = on_evidence is not None or options.policy.uses_truth
