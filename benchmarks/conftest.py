@@ -79,7 +79,7 @@ def _threads(request: pytest.FixtureRequest) -> Any:
 
 @lru_cache(maxsize=1)
 def _network(shape: Shape, dtype: str) -> LLaDAModelLM:
-    return make_network(shape, dtype)
+    return make_network(shape, dtype, prepacked=True)
 
 
 def network_and_prompt(size: Size) -> tuple[LLaDAModelLM, torch.Tensor]:

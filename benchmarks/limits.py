@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--block", type=int, default=32, help="positions")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--least", type=int, default=None, help="cut runs short once every kind was seen so often")
+    parser.add_argument("--plain", action="store_true", help="weights as they are loaded, not prepacked")
     parser.add_argument("--output", type=Path, default=Path("limits.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -68,7 +69,8 @@ def measure(arguments: argparse.Namespace, dtype: str, advance: Any) -> dict[str
         threads=arguments.threads,
     )
     require_memory(shape, dtype, setting.prompt + setting.response)
-    network, prompt = make_network(shape, dtype), make_prompt(shape, setting.prompt)
+    network = make_network(shape, dtype, prepacked=not arguments.plain)
+    prompt = make_prompt(shape, setting.prompt)
     squares, methods = [square_rate(dtype)], {}
     for name in arguments.method:
         methods[name] = method_figures(network, prompt, name, setting, arguments.least)
@@ -78,7 +80,13 @@ def measure(arguments: argparse.Namespace, dtype: str, advance: Any) -> dict[str
         rows, predicted = figures["rows"], figures["predicted"]
         figures["rates"] = {part: asdict(rate) for part, rate in step_rates(shape, rows, predicted, dtype).items()}
     square = {clock: statistics.median(getattr(rate, clock) for rate in squares) for clock in CLOCKS}
-    return {"setting": asdict(setting), "shape": asdict(shape), "square_rate": square, "methods": methods}
+    return {
+        "setting": asdict(setting),
+        "prepacked": not arguments.plain,
+        "shape": asdict(shape),
+        "square_rate": square,
+        "methods": methods,
+    }
 
 
 def method_figures(

@@ -8,6 +8,7 @@ from attrs import frozen
 from torch import Tensor
 
 from freshkv.models import LLaDAConfig, LLaDAModelLM
+from freshkv.models.prepacked import prepack
 
 GIB = 2**30
 #: of the memory that is free, what a network and its caches may take; the rest is for activations and everybody else
@@ -73,8 +74,13 @@ def require_memory(shape: Shape, dtype: str, positions: int, available: int | No
         )
 
 
-def make_network(shape: Shape, dtype: str, seed: int = 0, device: str = "cpu") -> LLaDAModelLM:
-    """The network, made on ``device``, ready to decode; its weights depend on ``seed`` and the device's generator."""
+def make_network(
+    shape: Shape, dtype: str, seed: int = 0, *, device: str = "cpu", prepacked: bool = False
+) -> LLaDAModelLM:
+    """The network, made on ``device``, ready to decode; its weights depend on ``seed`` and the device's generator.
+
+    ``prepacked`` lays its weights out as ``freshkv.load`` does.
+    """
     with torch.device("meta"):
         network = LLaDAModelLM(shape.config())
     network = network.to(DTYPES[dtype]).to_empty(device=device)
@@ -84,7 +90,10 @@ def make_network(shape: Shape, dtype: str, seed: int = 0, device: str = "cpu") -
             parameter.data.fill_(1.0)
         else:  # every matrix keeps the size of what it multiplies, so that rows and positions matter
             _fill(parameter.data, 1.0 if "wte" in name else parameter.shape[1] ** -0.5, generator)
-    return network.eval().requires_grad_(False)
+    network.eval().requires_grad_(False)
+    if prepacked:
+        prepack(network)
+    return network
 
 
 def _fill(weight: Tensor, scale: float, generator: torch.Generator, unique: int = (1 << 22) - 3) -> None:

@@ -83,6 +83,7 @@ def main() -> None:
     parser.add_argument("--response", type=int, default=128, help="positions")
     parser.add_argument("--block", type=int, default=32, help="positions")
     parser.add_argument("--steps", type=int, default=8, help="profiled ones, of the first block")
+    parser.add_argument("--plain", action="store_true", help="weights as they are loaded, not prepacked")
     parser.add_argument("--output", type=Path, default=Path("profile.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # time that a thread waits for another would count as work
@@ -100,7 +101,8 @@ def profile(policy: str, dtype: str, arguments: argparse.Namespace) -> Profile:
     """Some steps of the first block, after two that warm up."""
     shape = SHAPES[arguments.shape]
     require_memory(shape, dtype, arguments.prompt + arguments.response)
-    network, prompt = make_network(shape, dtype), make_prompt(shape, arguments.prompt)
+    network = make_network(shape, dtype, prepacked=not arguments.plain)
+    prompt = make_prompt(shape, arguments.prompt)
     canvas = Canvas.create(
         prompt, None, arguments.response, arguments.block, network.network_spec, network.device, None
     )

@@ -23,6 +23,7 @@ from rich.table import Table
 import freshkv
 from benchmarks.networks import DTYPES, SHAPES, make_network, make_prompt, require_memory
 from freshkv.core.memory import PeakMemory
+from freshkv.models.prepacked import prepack
 
 RESPONSE, BLOCK = 128, 32
 
@@ -57,23 +58,27 @@ def main() -> None:
     parser.add_argument("--shape", default="small", choices=list(SHAPES))
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--plain", action="store_true", help="weights as they are loaded, not prepacked")
     parser.add_argument("--output", type=Path, default=Path("scaling.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     cases = [(dtype, sequence) for dtype in arguments.dtype for sequence in arguments.sequence]
     measured = []
     for dtype, sequence in track(cases, transient=True):
-        measured.append(measure(arguments.shape, dtype, sequence, arguments.steps))
+        measured.append(measure(arguments.shape, dtype, sequence, arguments.steps, plain=arguments.plain))
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
     Console().print(as_table(measured))
 
 
-def measure(shape_name: str, dtype: str, sequence: int, steps: int) -> dict[str, Any]:
+def measure(shape_name: str, dtype: str, sequence: int, steps: int, *, plain: bool) -> dict[str, Any]:
     """The median step after the first, on both clocks, its attention alone, and the memory of the whole."""
     shape = SHAPES[shape_name]
     require_memory(shape, dtype, sequence)
     network = make_network(shape, dtype)
+    weights = sum(parameter.nbytes for parameter in network.parameters())
+    if not plain:
+        prepack(network)
     prompt = make_prompt(shape, sequence - RESPONSE)
     wall, processor, memory = [], [], PeakMemory(network.device)
     before = memory.bytes
@@ -87,7 +92,6 @@ def measure(shape_name: str, dtype: str, sequence: int, steps: int) -> dict[str,
     store_bytes = 2 * shape.layers * sequence * shape.width * DTYPES[dtype].itemsize
     with suppress(_EnoughError):
         freshkv.generate(network, prompt, policy=FixedRows(), gen_length=RESPONSE, block_length=BLOCK, on_step=on_step)
-    weights = sum(parameter.nbytes for parameter in network.parameters())
     return {
         "shape": asdict(shape),
         "dtype": dtype,

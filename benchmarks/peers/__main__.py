@@ -28,7 +28,7 @@ from benchmarks.peers.methods import METHODS, Setting
 from benchmarks.peers.rounds import Contestant, PeerError, Worker, take_turns
 from benchmarks.peers.statistics import ratio_interval, samples_by_kind, step_interval
 
-OURS = "freshkv"
+OURS, PLAIN = "freshkv", "freshkv, plain"  # prepacked weights, and those that are not
 CLOCKS = ("wall", "processor")
 
 
@@ -103,7 +103,7 @@ def _measure(
     require_memory(shape, dtype, arguments.prompt + arguments.response)
     prompt = make_prompt(shape, setting.prompt)
     most = setting.steps if arguments.least is None else method.enough(setting, arguments.least)
-    contestants = [Contestant(OURS, "", method)] + [
+    contestants = [Contestant(OURS, "", method), Contestant(PLAIN, "", method)] + [
         Contestant(peer, path, method) for peer, path in repositories.items() if name in IMPLEMENTS[peer]
     ]
     failures: dict[str, str] = {}

@@ -85,11 +85,16 @@ def _config_fields(checkpoint: Path) -> dict[str, Any]:
     }
 
 
-def ours(path: Path | None, checkpoint: Path, method: str, setting: Setting) -> Run:
-    """freshkv."""
+def plain(path: Path | None, checkpoint: Path, method: str, setting: Setting) -> Run:
+    """freshkv with its weights as they are loaded."""
+    return ours(path, checkpoint, method, setting, prepacked=False)
+
+
+def ours(path: Path | None, checkpoint: Path, method: str, setting: Setting, *, prepacked: bool = True) -> Run:
+    """freshkv with prepacked weights."""
     import freshkv
 
-    model = freshkv.load(checkpoint, dtype=setting.dtype)
+    model = freshkv.load(checkpoint, dtype=setting.dtype, prepacked=prepacked)
     policy = METHODS[method].spec(setting)
 
     def run(prompt: Tensor, gate: Gate) -> Tensor:
@@ -245,6 +250,7 @@ def _need_einops() -> None:
 
 ADAPTERS: dict[str, Adapter] = {
     "freshkv": ours,
+    "freshkv, plain": plain,
     "d2Cache": d2cache,
     "Fast-dLLM": fast_dllm,
     "dLLM-cache": dllm_cache,
@@ -253,6 +259,7 @@ ADAPTERS: dict[str, Adapter] = {
 #: what each repository implements, by our names
 IMPLEMENTS = {
     "freshkv": tuple(METHODS),
+    "freshkv, plain": tuple(METHODS),
     "d2Cache": tuple(METHODS),
     "Fast-dLLM": ("none", "prefix", "dual"),
     "dLLM-cache": ("dllm",),
