@@ -91,15 +91,14 @@ def _weighted_scores_by_row(queries: Tensor, keys: Tensor, weights: Tensor, rows
 
 
 def weighted_attention(
-    queries: Tensor, keys: Tensor, weights: Tensor, rows: RowSet, visible: Tensor | None, chunk: int = 1 << 24
+    queries: Tensor, keys: Tensor, weights: Tensor, rows: RowSet, visible: Tensor | None, chunk: int = 1 << 21
 ) -> Tensor:
     """Sum over rows of ``weights`` [rows] times their head-mean attention: float32 [batch, seq].
 
     A vector-matrix product: at most about ``chunk`` attention probabilities exist at a time.
     """
-    batch, seq, kv_heads, width = keys.shape
+    batch, seq, _, width = keys.shape
     heads = queries.shape[1]
-    group = heads // kv_heads
     # scaled before the product: a row of queries is shorter than a row of scores
     rectangle = rows.rectangular(queries * width**-0.5)
     weight = _placed(weights, rows, batch)
@@ -107,16 +106,24 @@ def weighted_attention(
     total = weights.new_zeros(batch, seq)
     step = max(1, chunk // (batch * heads * seq))
     for start in range(0, rows.widest, step):
-        part = fold_heads(rectangle[:, start : start + step], kv_heads)
-        scores = part @ transposed
-        if visible is not None:
-            mine = visible if visible.ndim == 2 else visible[:, start : start + step]
-            scores = scores.masked_fill(~over_queries(mine, scores.shape[2], group), float("-inf"))
-        share = (weight[:, None, start : start + step] / heads).expand(-1, heads, -1)
-        # every head weighs a row alike, so that heads and rows are summed in one product
-        paid = scores.softmax(dim=-1, dtype=torch.float32).flatten(1, 2)  # [batch, heads * rows, seq]
-        total = total + torch.bmm(share.reshape(batch, 1, -1), paid)[:, 0]
+        part = slice(start, start + step)
+        mask = None if visible is None else visible if visible.ndim == 2 else visible[:, part]
+        total = total + _weighted_part(rectangle[:, part], transposed, weight[:, part] / heads, mask)
     return total
+
+
+def _weighted_part(queries: Tensor, transposed: Tensor, weight: Tensor, visible: Tensor | None) -> Tensor:
+    """Of some rows: ``queries`` [batch, rows, heads, head_width] and ``weight`` [batch, rows], float32 [batch, seq]."""
+    batch, _, heads, _ = queries.shape
+    kv_heads = transposed.shape[1]
+    scores = fold_heads(queries, kv_heads) @ transposed
+    if visible is not None:
+        mask = over_queries(visible, scores.shape[2], heads // kv_heads)
+        scores = scores.masked_fill(~mask, float("-inf"))
+    # every head weighs a row alike, so that heads and rows are summed in one product
+    paid = scores.softmax(dim=-1, dtype=torch.float32).flatten(1, 2)  # [batch, heads * rows, seq]
+    share = weight[:, None].expand(-1, heads, -1).reshape(batch, 1, -1)
+    return torch.bmm(share, paid)[:, 0]
 
 
 def _by_head(keys: Tensor) -> Tensor:

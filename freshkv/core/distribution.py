@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 VOCABULARY = -1  #: the axis of token ids
+MOST_SHARES = 1 << 20  #: exponentials that exist at a time: 4 MiB, about what a processor's caches hold
 
 
 class Distribution:
@@ -34,8 +35,10 @@ class Distribution:
         """float32 [n]: log of the sum over all tokens, the mask token included."""
         largest = self._largest[0]
         largest = largest.masked_fill(largest.isinf(), 0.0)  # as torch.logsumexp does, whose maximum is at hand here
-        shares = (self.logits - largest[:, None]).exp_()
-        return torch.logaddexp(largest + shares.sum(dim=VOCABULARY).log(), self.mask_logit)
+        rows = max(MOST_SHARES // self.logits.shape[VOCABULARY], 1)
+        parts = zip(torch.split(self.logits, rows), torch.split(largest, rows), strict=True)
+        sums = [(logits - most[:, None]).exp_().sum(dim=VOCABULARY) for logits, most in parts]
+        return torch.logaddexp(largest + torch.cat(sums).log(), self.mask_logit)
 
     @cached_property
     def probabilities(self) -> Tensor:

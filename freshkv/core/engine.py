@@ -23,6 +23,9 @@ from freshkv.core.visible import Gathering, Sight, VisibleKeys
 #: root mean square of a hidden state below which its relative change is not divided by less
 SMALLEST_SIZE = 1e-6
 
+#: rows that go through a feed-forward network at a time; enough for products to be as fast as they get
+MOST_ROWS = 1024
+
 #: (layer, movement [batch, seq]) to the rows, bool [batch, seq], that are refreshed in that layer
 ChooseRows = Callable[[int, Tensor], Tensor]
 
@@ -133,7 +136,7 @@ class Engine:
         rotary = self._rotary(rows)
         for layer in range(self.spec.layers):
             hidden = hidden + self._attention(layer, hidden, rotary, rows)
-            hidden = hidden + network.feed_forward(layer, hidden)
+            hidden = hidden + self._feed_forward(layer, hidden)
             if self._keep_hidden:
                 store.write_hidden(layer, rows, hidden)
             if shadow is not None:
@@ -236,7 +239,7 @@ class Engine:
         entered = rows.take(hidden)
         attended = self._attention(layer, entered, self._rotary(rows), rows)
         between = entered + attended
-        fed = self.network.feed_forward(layer, between)
+        fed = self._feed_forward(layer, between)
         rows.put(outputs, attended + fed)
         left = between + fed  # added one by one, as on the narrow path
         if rows.full:
@@ -272,7 +275,7 @@ class Engine:
         hidden, rotary = self.network.embed_rows(rows.take(tokens.flatten())), self._rotary(rows)
         for layer in range(self.spec.layers):
             hidden = hidden + self._attention(layer, hidden, rotary, rows)
-            hidden = hidden + self.network.feed_forward(layer, hidden)
+            hidden = hidden + self._feed_forward(layer, hidden)
         return hidden, *(query for _, query in self._queries)
 
     def _seen_by(self, layer: int, rows: RowSet) -> VisibleKeys:
@@ -308,6 +311,12 @@ class Engine:
         seen = self._seen_by(layer, rows)
         keys, values = self.store.attended(layer, seen)
         return self.network.attention_output(layer, attend(queries, keys, values, rows, seen.mask))
+
+    def _feed_forward(self, layer: int, hidden: Tensor) -> Tensor:
+        """What the network adds to ``hidden`` [rows, width]: many rows in turns, because it widens each of them."""
+        if hidden.shape[0] <= MOST_ROWS:
+            return self.network.feed_forward(layer, hidden)
+        return torch.cat([self.network.feed_forward(layer, part) for part in torch.split(hidden, MOST_ROWS)])
 
     def _nothing_refreshed(self, rows: RowSet) -> None:
         self.attention_drift = torch.full_like(self.attention_drift, torch.nan)

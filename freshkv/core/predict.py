@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from freshkv.core.state import RunState
 
 NEVER = float("-inf")
-#: logits that exist at a time, unless the decoder asks for more: 16 MiB of float32
-MOST_LOGITS = 1 << 22
+#: logits that exist at a time, unless the decoder asks for more: 8 MiB of float32, but those of so many positions
+MOST_LOGITS, LEAST_POSITIONS = 1 << 21, 64
 NOT_VERIFIED = float("nan")
 
 
@@ -122,7 +122,7 @@ class Predictor:
         are the largest tensors of a run.
         """
         inside, outside = wanted.inside, wanted.outside
-        most = max(MOST_LOGITS // self._spec.vocabulary, 1)
+        most = max(MOST_LOGITS // self._spec.vocabulary, LEAST_POSITIONS)
         first, *rest = _split(outside, most - inside.numel(), most)
         logits = logits_at(self._network, result, torch.cat((inside, first)))
         yield inside, logits[: inside.numel()]

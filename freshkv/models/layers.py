@@ -148,7 +148,7 @@ def project_heads(
 def gated(hidden: Tensor, gate: nn.Module, up: nn.Module, down: nn.Module) -> Tensor:
     """SwiGLU: ``down(silu(gate(hidden)) * up(hidden))``, [rows, width] to [rows, width]."""
     opened, raised = products(hidden, gate, up)
-    result: Tensor = down(F.silu(opened) * raised)
+    result: Tensor = down(F.silu(opened).mul_(raised))
     return result
 
 
