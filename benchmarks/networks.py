@@ -64,8 +64,8 @@ def require_memory(shape: Shape, dtype: str, positions: int, available: int | No
     available = psutil.virtual_memory().available if available is None else available
     element = DTYPES[dtype].itemsize
     weights = element * shape.parameters
-    # keys and values, and the two outputs of each layer that the carried path keeps
-    caches = element * 4 * shape.layers * shape.width * positions
+    # keys and values, and what each layer added, which the carried path keeps
+    caches = element * 3 * shape.layers * shape.width * positions
     if weights + caches > USABLE * available:
         raise TooLargeError(
             f"{shape.name} in {dtype} needs {weights / GIB:.1f} GiB for its weights and {caches / GIB:.1f} GiB for "
