@@ -17,14 +17,12 @@ def certainty_density(is_masked: Tensor, is_prompt: Tensor, sigma: float) -> Ten
     ``is_masked`` and ``is_prompt`` are bool [batch, seq]; ``sigma`` is in positions. Left of the response counts as
     known, right of it as known only once the last position is. 1 in the prompt. (arXiv:2509.23094, section 3.2)
     """
-    known = ~is_masked
-    response = int(is_prompt[0].sum())
     reach = math.ceil(_REACH * sigma)
-    distance = torch.arange(-reach, reach + 1, device=known.device, dtype=torch.float32)
+    distance = torch.arange(-reach, reach + 1, device=is_masked.device, dtype=torch.float32)
     weight = torch.exp(-(distance**2) / (2 * sigma**2))
-    surely = known[:, response:].float()
-    left = surely.new_ones((surely.shape[0], reach))
-    right = surely[:, -1:].expand(-1, reach)
-    extended = torch.cat((left, surely, right), dim=1)[:, None]  # [batch, 1, reach + response + reach]
+    known = (is_prompt | ~is_masked).float()
+    left = known.new_ones((known.shape[0], reach))
+    right = known[:, -1:].expand(-1, reach)
+    extended = torch.cat((left, known, right), dim=1)[:, None]  # [batch, 1, reach + seq + reach]
     density = functional.conv1d(extended, (weight / weight.sum())[None, None])[:, 0]
-    return torch.cat((density.new_ones((density.shape[0], response)), density), dim=1)
+    return density.masked_fill(is_prompt, 1.0)
