@@ -37,8 +37,10 @@ def main() -> None:
     trace = Trace.load(arguments.output)
     draw(trace)
     print("committed in step", trace.committed_at[0, trace.prompt_length :].tolist())
-    late = sum(int(step.added.sum()) for step in trace)
-    print(f"{late} rows were added by the core; a policy that predicts the masks of the block needs none")
+    late = sum(int(step.added.sum()) for step in trace[1:])
+    print(
+        f"{late} rows were added by the core after the first step; a policy that predicts masks of the block needs none"
+    )
 
 
 if __name__ == "__main__":

@@ -111,12 +111,12 @@ class _Meter:
     def _caches(self, evidence: Evidence) -> dict[str, Tensor]:
         """float32 [layers, seq] for each kind of vector and measure."""
         held, true = evidence.store, evidence.truth.store
-        never = ~(evidence.state.is_valid & held.written)[0]
+        padding = ~evidence.state.is_valid[0]
         found: dict[str, list[Tensor]] = {}
         for layer in range(self._network.network_spec.layers):
             for kind, mine in _vectors(held, layer).items():
                 for measure, distance in (("cosine", cosine_distance), ("norm", relative_norm)):
-                    value = distance(mine, _vectors(true, layer)[kind]).float().masked_fill(never, torch.nan)
+                    value = distance(mine, _vectors(true, layer)[kind]).float().masked_fill(padding, torch.nan)
                     found.setdefault(f"{kind}_{measure}", []).append(value)
         return {name: torch.stack(layers) for name, layers in found.items()}
 

@@ -35,7 +35,7 @@ class Drift:
     is what a row leaves that layer with. On the narrow path a row that is reused keeps the one of its last refresh,
     which later layers never see; on the carried path all rows have one of this step.
 
-    Tensors are on the CPU. Padding, and what was never computed because its policy hides it, is NaN or False.
+    Tensors are on the CPU. Padding is NaN or False.
     """
 
     policy: str  #: spec string

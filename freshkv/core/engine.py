@@ -121,8 +121,9 @@ class Engine:
     ) -> ForwardResult:
         """Only ``rows`` flow, the same in all layers. ``tokens`` is long [batch, seq].
 
-        ``visible``, bool [batch, seq] or [batch, layers, seq], says which keys may be attended to, all of which have
-        been computed before or are now; ``verify``, bool [batch, seq], which positions are given a shadow row.
+        ``visible``, bool [batch, seq] or [batch, layers, seq], says which keys may be attended to; what is visible and
+        no padding must have been computed before or be in ``rows``. ``verify``, bool [batch, seq], says which positions
+        are given a shadow row.
         """
         network, store = self.network, self.store
         store.mark_written(rows)
@@ -256,7 +257,7 @@ class Engine:
         else:
             # no mask at all is the fastest mask
             self._visible = self._is_valid if self._padded else None
-        self._seen = self._sight.look(self._visible, hides=visible is not None, unwritten=not self.store.complete)
+        self._seen = self._sight.look(self._visible, hides=visible is not None)
         if self._drift is not None:
             # padding pays nothing, or else a sequence would depend on how far it is padded
             self._drift.start(None if watch is None else watch & self._is_valid)

@@ -102,11 +102,7 @@ class DenoisingLoop:
         before, network_spec = self._beside_truth(self.state), self.engine.spec
         groups = Groups(tuple(before.groups()))
         views = [part.view(part.policy_memory, self.shift) for part in map(before.take, groups.places)]
-        written = groups.split(self.engine.store.written)
-        plans = [
-            plan_step(self.options.policy, view, network_spec, written=rows, predict_all=self.predict_all)
-            for view, rows in zip(views, written, strict=True)
-        ]
+        plans = [plan_step(self.options.policy, view, network_spec, predict_all=self.predict_all) for view in views]
         plan, result, wanted = self._forward(groups.merge_plans(plans, before.policy_memory), views, groups)
         predicted = self.predictor.predict(before, result, plan.predict, wanted)
         informed = before.after_forward(_refreshed_everywhere(result), predicted, self._signals())

@@ -2,8 +2,8 @@
 
 One row at a time, no tensor of a batch, plain softmax, dictionaries for caches. It follows the definition: in layer l
 the rows of R[l] are computed from their current input and their keys and values replace the cached ones; each of their
-queries attends to the keys and values of all visible rows; any other row adds its cached outputs. A row that was never
-computed has none: it is not there.
+queries attends to the keys and values of all visible rows; any other row adds its cached outputs. So the first step has
+to refresh everything.
 """
 
 from __future__ import annotations
@@ -47,10 +47,11 @@ class NaiveExecutor:
         probes: Probes = "values",
         probe_stores: bool = True,
     ) -> Tensor:
-        """Final hidden states, [batch, seq, width], of all rows, carried; NaN where a row was never computed.
+        """Final hidden states, [batch, seq, width], of all rows, carried.
 
         ``rows`` gives R[l], bool [batch, seq], for each layer, or chooses it from the movement of the probed rows,
-        which ``probe`` gives for each layer. ``visible`` is bool [batch, seq] or [batch, layers, seq].
+        which ``probe`` gives for each layer; in the first step it is everything. ``visible`` is bool [batch, seq] or
+        [batch, layers, seq].
         """
         batch, seq = tokens.shape
         hidden = {(b, i): self._embed(tokens[b, i]) for b in range(batch) for i in range(seq)}
@@ -70,15 +71,13 @@ class NaiveExecutor:
             for b, i in refreshed:
                 attended = self._attend(layer, (b, i), queries[b, i], seen)
                 self.attention[layer, b, i] = self.network.attention_output(layer, attended[None])[0]
-            hidden = {place: state for place, state in hidden.items() if (layer, *place) in self.attention}
             for (b, i), state in hidden.items():
                 hidden[b, i] = state + self.attention[layer, b, i]
             for b, i in refreshed:
                 self.feed_forward[layer, b, i] = self.network.feed_forward(layer, hidden[b, i][None])[0]
             for (b, i), state in hidden.items():
                 hidden[b, i] = state + self.feed_forward[layer, b, i]
-        unknown = torch.full((self.spec.width,), float("nan"), dtype=self.network.dtype)
-        return torch.stack([torch.stack([hidden.get((b, i), unknown) for i in range(seq)]) for b in range(batch)])
+        return torch.stack([torch.stack([hidden[b, i] for i in range(seq)]) for b in range(batch)])
 
     def _seen(self, layer: int, visible: Tensor | None) -> Tensor:
         """bool [batch, seq]: keys that may be attended to."""

@@ -22,7 +22,7 @@ class StepPlan:
 
     rows: Tensor  #: rows that are refreshed (narrow path) or carried (all of them)
     predict: Tensor  #: masked positions whose logits are computed
-    added: Tensor  #: rows that the core added
+    added: Tensor  #: rows that the core added to those that the policy named
     due: Tensor  #: positions of the active block that are still to be decided
     visible: Tensor | None  #: keys that may be attended to; [batch, layers, seq] where they differ by layer
     watch: Tensor | None  #: rows whose attention is compared with that of the pass before
@@ -43,13 +43,10 @@ def rescued(rows: Tensor, wanted: Tensor, shift: int) -> Tensor:
     return rows_read_for(first_of(wanted) & stuck, shift) & ~rows
 
 
-def plan_step(
-    policy: CachePolicy, view: StepView, spec: NetworkSpec, *, written: Tensor, predict_all: bool = False
-) -> StepPlan:
+def plan_step(policy: CachePolicy, view: StepView, spec: NetworkSpec, *, predict_all: bool = False) -> StepPlan:
     """Ask the policy and make a plan that keeps what the core guarantees. Raises PolicyError.
 
-    ``written``, bool [batch, seq], are the rows that have been computed before. ``predict_all`` asks for logits of
-    every masked position whose row goes through, not of the active block only.
+    ``predict_all`` asks for logits of every masked position whose row goes through, not of the active block only.
     """
     where = f"{type(policy).__name__}.select"
     with guarded(where, view, PolicyError):
@@ -71,12 +68,9 @@ def plan_step(
     chosen = rows_read_for(selection.predict, shift)
     if selection.refresh is not None:
         chosen = chosen | selection.refresh
-    # nothing is attended to that was never computed; in the first step that is nobody's wish, but the rule
-    unknown = _seen_somewhere(visible, view) & ~written & ~chosen
-    added = view.nothing if view.step == 0 else unknown
-    chosen = chosen | unknown
-    missing = rescued(chosen, due, shift)
-    rows, added = chosen | missing, added | missing
+    # nothing is cached before the first step, which refreshes what is hidden, too: it may be seen later
+    added = ~chosen if view.step == 0 else rescued(chosen, due, shift)
+    rows = chosen | added
     if selection.priority is not None:
         rows = _level(rows, selection.priority.masked_fill(~view.is_valid, float("-inf")))
     return StepPlan(
@@ -94,13 +88,6 @@ def _asked_for(candidates: Tensor, due: Tensor, selection: Selection, view: Step
     """Of the active block what ``selection`` names, at least one position that is due; all candidates outside."""
     none = ~(due & selection.predict).any(dim=SEQ, keepdim=True)
     return candidates & (selection.predict | (first_of(due) & none) | ~view.in_block)
-
-
-def _seen_somewhere(visible: Tensor | None, view: StepView) -> Tensor:
-    """bool [batch, seq]: keys that may be attended to in some layer."""
-    if visible is None:
-        return view.everything
-    return visible if visible.ndim == 2 else visible.any(dim=1)
 
 
 def _visible(selection: Selection, view: StepView) -> Tensor | None:

@@ -60,9 +60,8 @@ class CachePolicy(Configurable, ABC):
     def select(self, view: StepView) -> Selection:
         """Answer one step.
 
-        What may be attended to is computed first, whatever the answer: in the first step of a sequence that is
-        everything that is not hidden. If no masked position of the active block could be predicted, the core adds the
-        row of the leftmost one.
+        The first step of a sequence refreshes everything, whatever the answer: hidden rows, too. Later, if no masked
+        position of the active block could be predicted, the core adds the row of the leftmost one.
         """
 
 

@@ -30,7 +30,9 @@ class StepRecord:
     committed: Tensor  #: bool
     remasked: Tensor  #: bool; positions that a revocable decoder masked again
     refreshed: Tensor  #: bool; rows refreshed in any layer
-    added: Tensor  #: bool; rows that the core added: so that the sequence could go on, or seen and never computed
+    #: bool; rows that the core refreshed besides those that the policy named: in the first step all others, later what
+    #: the sequence needed to go on. A layer-wise policy names none in the first step, and nothing is marked
+    added: Tensor
     predicted: Tensor  #: bool; positions whose logits were computed
     keys: Tensor  #: long [batch, layers], or [batch, 1] where all layers are alike; keys that a row could attend to
     confidence: Tensor  #: float32; last known confidence of each position, -inf if never predicted

@@ -73,8 +73,8 @@ class Truth:
     def drift_of(self, cached: RowStore) -> Tensor:
         """The signal ``drift`` of what a run has cached: float32 [batch, layers, seq], from 0 to 2.
 
-        The mean of 1 - cosine of a row's keys (all heads) and of its values; 0 at padding, at rows
-        that were never computed (they are hidden), and where it is rounding.
+        The mean of 1 - cosine of a row's keys (all heads) and of its values; 0 at padding, at rows that were never
+        computed, and where it is rounding.
         """
         layers = []
         for layer in range(self._engine.spec.layers):

@@ -85,11 +85,11 @@ class Sight:
         self._last: Tensor | None = None
         self._keys: tuple[VisibleKeys, ...] = in_place(None, layers)
 
-    def look(self, visible: Tensor | None, *, hides: bool, unwritten: bool) -> tuple[VisibleKeys, ...]:
+    def look(self, visible: Tensor | None, *, hides: bool) -> tuple[VisibleKeys, ...]:
         """For each layer; the same objects as in the last pass where nothing changed.
 
         ``visible`` is bool [batch, seq] or [batch, layers, seq], padding left out, or None: all keys. ``hides`` says
-        that more than padding may be hidden, ``unwritten`` that some hidden keys were never computed.
+        that more than padding may be hidden.
         """
         if visible is None or not hides:
             self._last, self._keys = None, in_place(visible, self._layers)
@@ -98,7 +98,7 @@ class Sight:
         stays = last is not None and last.shape == visible.shape and torch.equal(last, visible)
         if stays and self._keys[0].columns is not None:
             return self._keys
-        if self._pays(visible, stays=stays, unwritten=unwritten):
+        if self._pays(visible, stays=stays):
             self._keys = gathered(visible, self._layers)
         else:
             self._keys = in_place(visible, self._layers)
@@ -108,8 +108,7 @@ class Sight:
         """Other sequences from now on."""
         self._last = None
 
-    def _pays(self, visible: Tensor, *, stays: bool, unwritten: bool) -> bool:
+    def _pays(self, visible: Tensor, *, stays: bool) -> bool:
         if self._gathering != "auto":
             return self._gathering == "always"
-        # keys that were never computed may be no numbers: better never touched than hidden behind a mask
-        return unwritten or float(visible.float().mean()) <= (WORTH_IF_IT_STAYS if stays else WORTH_AT_ONCE)
+        return float(visible.float().mean()) <= (WORTH_IF_IT_STAYS if stays else WORTH_AT_ONCE)

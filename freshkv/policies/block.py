@@ -15,8 +15,8 @@ class BlockCache(CachePolicy):
     """How block-causal networks are decoded: Fast-dLLM v2 (arXiv:2509.26328, section 3), SDAR, LLaDA2.0.
 
     Keys and values of decided blocks are final, because nothing in them sees a later block. Exact when the network is
-    block-causal and blocks are its own. For other networks it leaves all of a decided block as it is, and what lies
-    behind the open block is not seen.
+    block-causal, blocks are its own and the decoder looks at the open block alone. For other networks it leaves all of
+    a decided block as it is, and what lies behind the open block is not seen.
     """
 
     name = "block"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from attrs import field, frozen
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -95,18 +95,18 @@ def test_whatever_rows_a_policy_names_a_run_ends_and_sequences_stay_independent(
 ) -> None:
     run = problem.run(policy, decoder)
     assert len(run.trace) <= problem.gen_length
-    if not isinstance(policy, Random) or policy.salt % 2 == 0:
-        assert bool(run.trace[0].refreshed.all()), "the first step refreshes everything that is visible"
+    for layer in range(problem.shape.layers):
+        assert bool(run.trace[0].layer(layer).all()), "the first step refreshes everything"
     for sequence in range(problem.batch):
         assert_same_alone(problem, run, sequence, policy, decoder)
 
 
 @pytest.mark.parametrize("family", ["llada", "dream"])
-def test_a_policy_that_selects_nothing_gets_one_row_and_the_trace_says_so(family: str) -> None:
+def test_a_policy_that_selects_nothing_gets_everything_and_then_one_row_and_the_trace_says_so(family: str) -> None:
     problem = uneven_problem().evolve(shape=NetworkShape(family=family))
     run = problem.run(Lazy(), "confidence")
     shift = problem.network.network_spec.logits_shift
-    assert not bool(run.trace[0].added.any()), "the first step refreshes everything anyway"
+    assert bool(run.trace[0].added.all())
     for before, step in zip(run.trace, run.trace[1:], strict=False):
         masked = before.tokens == problem.shape.mask_token_id
         masked[:, : problem.prompt_length] = False
@@ -198,25 +198,43 @@ class Blinkered(CachePolicy):
 
 @pytest.mark.parametrize("family", ["llada", "dream"])
 @pytest.mark.parametrize("decoder", ["confidence", "wino"])
-def test_what_is_hidden_is_not_computed_until_it_is_seen(family: str, decoder: str) -> None:
+def test_what_is_hidden_is_computed_in_the_first_step_alone_and_the_trace_says_so(family: str, decoder: str) -> None:
     problem = uneven_problem().evolve(shape=NetworkShape(family=family), block_length=4)
     run = problem.run(Blinkered(), decoder, gathering="auto")
-    shift, prompt = problem.network.network_spec.logits_shift, problem.prompt_length
-    first, column = run.trace[0], torch.arange(16)
-    assert torch.equal(first.refreshed, (column < prompt + 4).expand(3, -1))
-    assert not bool(first.added.any()), "the first step is the rule, not a rescue"
-    known = first.refreshed
+    shift, prompt, column = problem.network.network_spec.logits_shift, problem.prompt_length, torch.arange(16)
+    first = run.trace[0]
+    named = (column >= prompt - shift) & (column < prompt + 4 - shift)
+    assert bool(first.refreshed.all())
+    assert torch.equal(first.added, ~named.expand(3, -1))
+    assert first.keys.tolist() == [[prompt + 4 - problem.padding(sequence)] for sequence in range(3)]
     for step in run.trace[1:]:
         active = step.committed.long().argmax(dim=1, keepdim=True).sub(prompt).div(4, rounding_mode="floor")
         seen = column < prompt + 4 * (active + 1)
-        unknown = step.active[:, None] & seen & ~known
-        # Dream reads the block's first position at the row before it; its last row is nobody's wish, but is seen
-        wanted = column < prompt + 4 * (active + 1) - shift
-        assert torch.equal(step.added, unknown & ~wanted)
+        assert not bool(step.added.any())
         assert not bool((step.refreshed & ~seen).any())
-        known = known | step.refreshed
     masked = problem.run(Blinkered(), decoder, gathering="never")
     assert [step.tokens.tolist() for step in run.trace] == [step.tokens.tolist() for step in masked.trace]
+
+
+@examples(30)
+@given(problem=problems(), policy=any_policy() | st.builds(Random, st.integers(0, 50)) | st.just(Blinkered()))
+def test_what_is_refreshed_was_named_or_is_marked_as_added(problem: Problem, policy: CachePolicy) -> None:
+    assume(not isinstance(policy, LayerwisePolicy))
+    named: list[Tensor] = []
+
+    def watch(original):
+        def select(view: StepView) -> Selection:
+            selection = original(view)
+            rows = view.rows_for(selection.predict)
+            named.append(rows if selection.refresh is None else rows | selection.refresh)
+            return selection
+
+        return select
+
+    run = problem.alone(0).run(wrapped(policy, select=watch), "confidence")
+    for step, rows in zip(run.trace, named, strict=True):
+        assert torch.equal(step.refreshed, rows | step.added)
+        assert not bool((rows & step.added).any())
 
 
 @frozen

@@ -79,8 +79,7 @@ def test_with_other_rows_in_every_layer_the_carried_path_is_the_naive_executor(s
     engine, naive = schedule.engine(carried=True), schedule.naive()
     for step in schedule.steps:
         (hidden, _), (expected, _) = run_carried(schedule, engine, step), run_naive(schedule, naive, step)
-        computed = ~expected.isnan()
-        schedule.assert_naive(hidden[computed], expected[computed])
+        schedule.assert_naive(hidden, expected)
 
 
 @examples(25)
@@ -102,7 +101,7 @@ def test_attention_signals_are_those_of_the_rows_that_see(schedule: Schedule) ->
 
 
 @examples(25)
-@given(schedule=patterned_schedules(same_in_all_layers=True, hides=True))
+@given(schedule=patterned_schedules(same_in_all_layers=True))
 def test_hidden_keys_may_be_gathered(schedule: Schedule) -> None:
     engine, naive = schedule.engine(carried=False, gathering="always"), schedule.naive()
     for step in schedule.steps:
@@ -142,7 +141,11 @@ def test_a_full_update_set_gives_the_uncached_run(name: str) -> None:
 
 
 @examples(40)
-@given(problem=patterned_problems(block_causal=True), decoder=any_decoder())
+@given(
+    problem=patterned_problems(block_causal=True),
+    # divergence is counted from before a block opens, when the block cache leaves it out
+    decoder=any_decoder().filter(lambda decoder: "divergence" not in decoder.needs),
+)
 def test_the_block_cache_is_exact_on_block_causal_networks(problem: Problem, decoder: object) -> None:
     assert_same_run(problem.run("block", decoder), problem.run("none", decoder))
 
@@ -196,13 +199,15 @@ def test_blocks_are_counted_from_the_first_token() -> None:
         assert sorted(order[first : first + 4].tolist()) == list(range(first, first + 4))
 
 
-def test_later_blocks_are_never_computed_by_the_block_cache() -> None:
+def test_later_blocks_are_computed_in_the_first_step_alone_by_the_block_cache() -> None:
     shape = NetworkShape(family="qwen3", block_causal=4)
     trace = freshkv.generate(
         tiny_network(shape), torch.ones(1, 6, dtype=torch.long), policy="block", gen_length=10
     ).trace
-    assert [step.rows_computed for step in trace] == [8, 4, 8, 4, 4, 4, 8, 4, 4, 4]
-    assert not trace[0].refreshed[0, 8:].any()
+    assert [step.rows_computed for step in trace] == [16, 4, 8, 4, 4, 4, 8, 4, 4, 4]
+    assert trace[0].added[0].nonzero()[:, 0].tolist() == list(range(8, 16))
+    for step, end in ((1, 8), (2, 12), (5, 12)):
+        assert not trace[step].refreshed[0, end:].any()
 
 
 @pytest.mark.parametrize("block_length", [3, 8])

@@ -112,6 +112,16 @@ class Idle(CachePolicy):
 
 
 @frozen
+class Tunnel(CachePolicy):
+    """Sees the block alone, from the first step on: short-sighted, but within its rights."""
+
+    name = "tunnel"
+
+    def select(self, view: StepView) -> Selection:
+        return Selection(predict=view.in_block, visible=view.in_block)
+
+
+@frozen
 class Prober(LayerwisePolicy):
     """Probes everything, and refreshes everything whatever it learns."""
 

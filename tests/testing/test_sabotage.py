@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -9,13 +10,15 @@ import pytest
 import torch
 
 from freshkv.core import loop
+from freshkv.core.plan import StepPlan
 from freshkv.core.store import RowStore
+from freshkv.core.view import StepView
 from freshkv.testing.conformance import policy_checks
 from freshkv.testing.conformance.decoder_checks import DECODER_CHECKS
 from freshkv.testing.conformance.kit import Kit
 from freshkv.testing.conformance.policy_checks import POLICY_CHECKS
 from freshkv.testing.conformance.subject import Subject
-from tests.testing.saboteurs import DECODERS, POLICIES, Idle, Whole
+from tests.testing.saboteurs import DECODERS, POLICIES, Idle, Tunnel, Whole
 
 
 def failures(given: Any, kind: str, exact: Any = None, examples: int = 6) -> dict[str, str]:
@@ -44,8 +47,9 @@ def test_a_broken_decoder_is_caught_by_its_check_alone(saboteur: type[Any]) -> N
     assert_only(failures(saboteur, "decoder"), *DECODERS[saboteur])
 
 
-def test_a_policy_that_predicts_nothing_and_never_refreshes_keeps_the_contract() -> None:
-    assert failures(Idle, "policy") == {}
+@pytest.mark.parametrize("lawful", [Idle, Tunnel])
+def test_a_policy_that_predicts_nothing_or_hides_nearly_all_keeps_the_contract(lawful: type[Any]) -> None:
+    assert failures(lawful, "policy") == {}
 
 
 def test_options_that_are_not_exact_are_caught() -> None:
@@ -59,10 +63,23 @@ def test_a_policy_whose_full_update_sets_are_not_the_uncached_run_is_caught(monk
     assert_only(found, "with_every_row_refreshed_it_is_the_uncached_run", "with every row refreshed is not")
 
 
-def test_a_core_that_leaves_out_a_row_at_first_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    def without_column_0(policy: Any, view: Any, spec: Any, **options: Any) -> Any:
-        plan = original(policy, view, spec, **options)
-        return attrs.evolve(plan, rows=plan.rows & (torch.arange(view.shape[1]) > 0)) if view.step == 0 else plan
+def without_column_0(view: StepView, plan: StepPlan) -> torch.Tensor:
+    return plan.rows & (torch.arange(view.shape[1]) > 0)
+
+
+def without_what_is_hidden(view: StepView, plan: StepPlan) -> torch.Tensor:
+    return plan.rows if plan.visible is None else plan.rows & (plan.visible | ~plan.added)
+
+
+@pytest.mark.parametrize(("policy", "rows"), [("dual", without_column_0), (Tunnel, without_what_is_hidden)])
+def test_a_core_that_leaves_out_a_row_at_first_is_caught(
+    policy: str | type[Tunnel],
+    rows: Callable[[StepView, StepPlan], torch.Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def plan_step(asked: Any, view: StepView, spec: Any, **options: Any) -> StepPlan:
+        plan = original(asked, view, spec, **options)
+        return attrs.evolve(plan, rows=rows(view, plan)) if view.step == 0 else plan
 
     created = RowStore.__init__
 
@@ -73,10 +90,10 @@ def test_a_core_that_leaves_out_a_row_at_first_is_caught(monkeypatch: pytest.Mon
 
     original = loop.plan_step
     monkeypatch.setattr(RowStore, "__init__", create)
-    monkeypatch.setattr(loop, "plan_step", without_column_0)
-    found = failures("dual", "policy")
-    check = "the_first_step_refreshes_everything_that_is_visible"
-    assert_only(found, check, "The first step left out columns [0] in layer 0")
+    monkeypatch.setattr(loop, "plan_step", plan_step)
+    found = failures(policy, "policy")
+    check = "the_first_step_refreshes_everything"
+    assert_only(found, check, "The first step left out columns [0")
 
 
 def test_a_core_that_reads_what_was_never_written_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

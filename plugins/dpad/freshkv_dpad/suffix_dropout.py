@@ -18,8 +18,8 @@ class DPad(CachePolicy):
     """DPad (arXiv:2508.14148). Exact when cache = none and nothing is dropped: k = 0, a >= 2.51, a wide window.
 
     Of the ``window`` positions behind the active block, the share that is kept at distance d is a Gaussian's,
-    a * phi(k * d / window). The rest, and all beyond the window, are neither computed nor attended to. Which ones
-    those are depends on the distance alone.
+    a * phi(k * d / window). The rest, and all beyond the window, are not attended to, and after the first step not
+    computed. Which ones those are depends on the distance alone.
     """
 
     name = "dpad"

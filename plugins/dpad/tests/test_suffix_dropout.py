@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Literal
 
 import pytest
 import torch
 
-from freshkv.testing import PolicyContract, asked, columns, example_problem
+import freshkv
+from freshkv.testing import NetworkShape, PolicyContract, asked, columns, example_problem, tiny_network
 from freshkv.testing.networks import FAMILIES, Family
 from freshkv_dpad import DPad
 from freshkv_dpad.suffix_dropout import survivors
@@ -52,7 +54,7 @@ def test_what_is_dropped_is_not_visible(cache: Cache) -> None:
 
 @pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_is_dropped_is_not_computed_from_the_first_step_on(family: Family, cache: Cache) -> None:
+def test_what_is_dropped_is_not_computed_after_the_first_step(family: Family, cache: Cache) -> None:
     policy = DPad(window=6, k=4, cache=cache)
     alive = columns(survivors(6, 4.0, 2.0))
     trace = example_problem(family).alone(0).run(policy).trace
@@ -69,7 +71,28 @@ def test_what_is_dropped_is_not_computed_from_the_first_step_on(family: Family, 
         if family == "dream":
             own: set[int] = set() if cache == "dual" and not opening else expected
             expected = own | set(range(start - 1, end - 1))
-        assert columns(step.refreshed[0]) == sorted(expected)
+        dropped = {*range(18)} - expected if number == 0 else set()
+        assert columns(step.refreshed[0]) == sorted(expected | dropped)
+        assert columns(step.added[0]) == sorted(dropped)
+
+
+@pytest.mark.parametrize(("tokens_per_step", "besides"), [(1, 52_800), (4, 19_152)])
+def test_the_full_first_step_costs_what_the_readme_says(tokens_per_step: int, besides: int) -> None:
+    network = tiny_network(NetworkShape(layers=1, heads=1, kv_heads=1, head_width=4))
+    trace = freshkv.generate(
+        network,
+        torch.ones(1, 256, dtype=torch.long),
+        policy=DPad(),
+        decoder=f"confidence:tokens_per_step={tokens_per_step}",
+        gen_length=512,
+        block_length=32,
+    ).trace
+    added = int(trace[0].added.sum())
+    assert (trace[0].rows_computed, added) == (768, 416)
+    assert sum(step.rows_computed for step in trace) == besides + added
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    for number in ("768", "416", f"{besides:,}", f"({100 * added / besides:.1f} %)"):
+        assert number in readme
 
 
 def test_hidden_masks_change_the_run() -> None:
