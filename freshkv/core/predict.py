@@ -48,15 +48,13 @@ def logits_at(network: Network, result: ForwardResult, places: Tensor) -> Tensor
 class Predictor:
     """Turns hidden states into predictions. Holds the random generators, one a sequence."""
 
-    def __init__(
-        self, network: Network, decoder: Decoder, sampling: Sampling, seeds: Sequence[int], gen_length: int
-    ) -> None:
+    def __init__(self, network: Network, decoder: Decoder, sampling: Sampling, seeds: Sequence[int]) -> None:
         self._network = network
         self._spec = network.network_spec
         self._decoder = decoder
         self._sampling = sampling
-        self._gen_length = gen_length
-        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._generators: list[torch.Generator] = []
+        self.admit(seeds)
         self._divergence = DivergenceMemory() if "divergence" in decoder.needs else None
 
     def predict(self, state: RunState, result: ForwardResult, positions: Tensor) -> Predicted:
@@ -65,8 +63,8 @@ class Predictor:
         mine = positions & state.is_open & state.in_block
         inside = mine.flatten().nonzero()[:, 0]
         outside = (positions & ~mine).flatten().nonzero()[:, 0]
-        draws = self._draw(tokens) if self._sampling.temperature > 0.0 else torch.zeros_like(state.confidence)
-        noise = self._draw(tokens) if "noise" in self._decoder.needs else torch.zeros_like(state.confidence)
+        draws = self._draw(state) if self._sampling.temperature > 0.0 else torch.zeros_like(state.confidence)
+        noise = self._draw(state) if "noise" in self._decoder.needs else torch.zeros_like(state.confidence)
         # one product with the head for both; the decoder's rows come first, so that they are a view
         logits = logits_at(self._network, result, torch.cat((inside, outside)))
         confidence = torch.full_like(state.confidence, NEVER).flatten()
@@ -95,6 +93,10 @@ class Predictor:
     def keep(self, places: list[int]) -> None:
         """Forget the generators of all sequences but these."""
         self._generators = [self._generators[place] for place in places]
+
+    def admit(self, seeds: Sequence[int]) -> None:
+        """Random generators for more sequences."""
+        self._generators += [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def _score(self, distribution: Distribution, tokens: Tensor, noise: Tensor) -> Tensor:
         where = f"{type(self._decoder).__name__}.score_tokens"
@@ -129,13 +131,13 @@ class Predictor:
             divergence.view(-1)[flat] = self._divergence.update(lasting, probabilities)
         return divergence
 
-    def _draw(self, tokens: Tensor) -> Tensor:
+    def _draw(self, state: RunState) -> Tensor:
         """Uniform numbers, float32 [batch, seq]: one for each response position, whoever is predicted.
 
         Drawn for the whole response in every step, so that a sequence's numbers depend on its seed and its step alone.
         """
-        batch, seq = tokens.shape
+        batch, seq = state.tokens.shape
         drawn = torch.zeros(batch, seq)
-        for place, generator in enumerate(self._generators):
-            drawn[place, seq - self._gen_length :] = torch.rand(self._gen_length, generator=generator)
-        return drawn.to(tokens.device)
+        for place, (generator, length) in enumerate(zip(self._generators, state.gen_length, strict=True)):
+            drawn[place, seq - length :] = torch.rand(length, generator=generator)
+        return drawn.to(state.tokens.device)
