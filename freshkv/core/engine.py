@@ -250,7 +250,7 @@ class Engine:
         self.attention_drift = self.attention_drift[index]
 
     def admit(self, is_valid: Tensor) -> None:
-        """Take up more sequences, bool [new, seq], in places that ``keep`` has freed. Their padding is blank."""
+        """Take up more sequences, bool [new, seq], in places that ``keep`` has just freed. Their padding is blank."""
         positions = rotary_positions(is_valid)
         cosine, sine = self.network.rotary(positions.flatten())
         self.store.admit(~is_valid)
@@ -259,8 +259,6 @@ class Engine:
         self._cosine, self._sine = torch.cat((self._cosine, cosine)), torch.cat((self._sine, sine))
         if self._pattern is not None:
             self._pattern.admit(positions)
-        self._queries = []
-        self._sight.forget()
         self.attention_drift = self.attention_drift.new_full((self._is_valid.shape[0],), torch.nan)
 
     def _start(self, visible: Tensor | None, watch: Tensor | None = None) -> None:

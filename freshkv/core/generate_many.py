@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from freshkv.core.arguments import check_model, eos_of
-from freshkv.core.capacity import SHARE
+from freshkv.core.capacity import MOST_SLOTS, SHARE
 from freshkv.core.decoder import Decoder
 from freshkv.core.errors import InputError
 from freshkv.core.loop import RunOptions
@@ -33,6 +33,7 @@ def generate_many(
     top_k: int | None = None,
     top_p: float | None = None,
     keep_traces: bool = False,
+    max_batch_size: int = MOST_SLOTS,
     memory_share: float = SHARE,
     on_message: OnMessage | None = None,
 ) -> Iterator[RequestResult]:
@@ -57,6 +58,7 @@ def generate_many(
         top_k: sample among the most probable tokens only.
         top_p: sample among the smallest set of tokens of this probability only.
         keep_traces: give each result the trace of its request. They take memory of the device while it is decoded.
+        max_batch_size: the most slots that a plan gives.
         memory_share: of the memory that is free, what a plan makes use of.
         on_message: is told of the plan, of slots that are halved, and of requests that are given up. None: the last two
             are warnings.
@@ -85,11 +87,12 @@ def generate_many(
         on_message=on_message,
     )
     given = _checked(requests, model, eos)
-    if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
-        raise InputError(f"batch_size is {batch_size!r}; expected a whole number of at least 1, or None.")
+    for name, size, nothing in (("batch_size", batch_size, ", or None"), ("max_batch_size", max_batch_size, "")):
+        if (size is not None or not nothing) and (type(size) is not int or size < 1):
+            raise InputError(f"{name} is {size!r}; expected a whole number of at least 1{nothing}.")
     if not 0 < memory_share <= 1:
         raise InputError(f"memory_share is {memory_share!r}; expected a number in (0, 1].")
-    return serving.serve(given, batch_size, memory_share)
+    return serving.serve(given, batch_size, share=memory_share, most=max_batch_size)
 
 
 def _checked(requests: Iterable[Request], model: Network, eos: int | None) -> list[Request]:

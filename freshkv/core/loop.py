@@ -202,15 +202,12 @@ class DenoisingLoop:
 
     def _beside_truth(self, state: RunState) -> RunState:
         """The same state, with the signal ``drift`` on its canvas if the policy needs it."""
-        begun = [step > 0 for step in state.step]  # nothing is cached before the first pass
-        drifts = "drift" in self.options.policy.needs and any(begun)
+        # nothing is cached before the first pass, and of sequences that only begin nothing counts
+        drifts = "drift" in self.options.policy.needs and any(step > 0 for step in state.step)
         if self.truth is not None and (drifts or self.on_evidence is not None):
             self.truth.forward(state.tokens)
             if drifts:
-                drift = self.truth.drift_of(self.engine.store)
-                if not all(begun):
-                    drift = drift.masked_fill(~torch.tensor(begun, device=drift.device)[:, None, None], 0.0)
-                return state.with_signals({**state.signals, "drift": drift})
+                return state.with_signals({**state.signals, "drift": self.truth.drift_of(self.engine.store)})
         return state
 
     def _give_evidence(

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator, Sequence
 import torch
 from attrs import frozen
 
-from freshkv.core.capacity import SHARE, SequenceBytes, SlotPlan, in_gb, workload_of
+from freshkv.core.capacity import MOST_SLOTS, SHARE, SequenceBytes, SlotPlan, in_gb, workload_of
 from freshkv.core.errors import DeviceMemoryError, NumericalError
 from freshkv.core.loop import RunOptions
 from freshkv.core.memory import free_bytes
@@ -32,13 +32,18 @@ class Serving:
     # tensors made in inference mode count no versions, and the guard against policies that write reads them
     @torch.inference_mode(mode=False)
     def serve(
-        self, requests: Sequence[Request], batch_size: int | None = None, memory_share: float = SHARE
+        self,
+        requests: Sequence[Request],
+        batch_size: int | None = None,
+        *,
+        share: float = SHARE,
+        most: int = MOST_SLOTS,
     ) -> Iterator[RequestResult]:
-        """Each result as it is finished."""
+        """Each result as it is finished. ``share`` of the memory, and ``most`` slots, are what a plan makes use of."""
         queue = RequestQueue(requests)
         slots = batch_size
         while len(queue) > 0:
-            slots = min(self._planned(queue, memory_share) if slots is None else slots, len(queue))
+            slots = self._planned(queue, share, most) if slots is None else min(slots, len(queue))
             lacking = yield from self._until_memory_runs_out(queue, slots)
             if lacking is None:
                 break
@@ -79,8 +84,9 @@ class Serving:
         # behind the handler: the error holds all that was computed, and nothing of it could be released
         return lacking
 
-    def _planned(self, queue: RequestQueue, share: float) -> int:
-        plan = SlotPlan(sequence=self._sequence(queue.waiting), free=free_bytes(self.model.device), share=share)
+    def _planned(self, queue: RequestQueue, share: float, most: int) -> int:
+        free = free_bytes(self.model.device)
+        plan = SlotPlan(sequence=self._sequence(queue.waiting), free=free, share=share, most=min(most, len(queue)))
         if self.on_message is not None and len(queue) > 1:
             self.on_message(str(plan))
         return plan.slots

@@ -153,12 +153,11 @@ class RowStore:
         self.complete = bool(self.written.all())
 
     def admit(self, padding: Tensor) -> None:
-        """Hold more sequences, bool [new, seq], in memory that others have left. They are blank where True."""
+        """Hold more sequences, bool [new, seq], in memory that ``keep`` has just freed. They are blank where True."""
         first, self._batch = self._batch, self._batch + padding.shape[0]
         if self._poison:
             self._fill(first, torch.ones_like(padding), float("nan"))
         self._fill(first, padding, 0.0)
-        self._gathered.clear()
         self.written = torch.cat((self.written, padding))
         self.complete = bool(self.written.all())
 

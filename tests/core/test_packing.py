@@ -11,7 +11,7 @@ import torch
 import freshkv
 from freshkv import FreshkvError, Request, RequestResult
 from freshkv.core.errors import InputError, NumericalError
-from freshkv.testing import NetworkShape, tiny_network
+from freshkv.testing import NetworkShape, WatchedNetwork, tiny_network
 from tests.core.networks import BrokenByToken
 from tests.core.requests import Service, assert_as_alone
 from tests.core.test_properties_batch import Uneven
@@ -89,6 +89,18 @@ def test_packing_takes_fewer_passes_and_fewer_rows_than_plain_batches(policy: st
     # nobody can do with less: every request's own steps, shared by as many as there are slots
     forwards = [result.stats.forwards for result in results]
     assert max(*forwards, math.ceil(sum(forwards) / 3)) <= round(passes)
+
+
+@pytest.mark.parametrize("policy", ["none", "dual", "dllm:kp=4,kr=2", "d2cache:current_k=2", "oracle"])
+def test_the_rows_that_are_counted_are_those_that_go_through_the_network(policy: str) -> None:
+    service = uneven_service(slots=3)
+    network = WatchedNetwork(service.network)
+    results = service.serve(policy, Uneven(), network=network)
+    counted = sum(result.stats.rows_computed for result in results)
+    computed = sum(network.by_layer("feed_forward")) / network.network_spec.layers
+    # the uncached forward beside an oracle leaves padding out, too, and counts nowhere
+    truth = sum(result.stats.forwards * result.request.columns for result in results) if policy == "oracle" else 0
+    assert counted <= computed <= counted + truth
 
 
 def until_error(served: Iterator[RequestResult]) -> tuple[list[RequestResult], FreshkvError | None]:

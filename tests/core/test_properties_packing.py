@@ -44,6 +44,10 @@ def test_with_any_decoder_a_request_does_not_depend_on_its_packing(name: str) ->
     check()
 
 
+#: options that show more than the defaults: rows up to a distance from each other, few rows and late refreshes
+NARROW = ("d2cache:current_k=2,inflate_w=16", "dllm:kp=100,kr=3,rou=0.5", "frontier:surest=1,stalest=1")
+
+
 def uneven_service(slots: int, shape: NetworkShape | None = None) -> Service:
     """Nine requests that take one, two or three tokens a step: some slot is free after almost every pass."""
     lengths = ((12, 6), (4, 4), (8, 4), (12, 4), (2, 1), (6, 6), (12, 12), (3, 3), (8, 2))
@@ -63,7 +67,7 @@ def uneven_service(slots: int, shape: NetworkShape | None = None) -> Service:
     )
 
 
-@pytest.mark.parametrize("policy", [WIDE.get(name, name) for name in POLICIES])
+@pytest.mark.parametrize("policy", [*(WIDE.get(name, name) for name in POLICIES), *NARROW])
 def test_slots_that_are_filled_anew_all_the_time_hold_nothing_of_before(policy: str) -> None:
     service = uneven_service(slots=3)
     results = service.assert_independent(policy, Uneven())
