@@ -23,8 +23,10 @@ from benchmarks.conftest import POLICIES
 from benchmarks.networks import DTYPES, SHAPES, make_network, make_prompt, require_memory
 from freshkv.core.canvas import Canvas
 from freshkv.core.loop import DenoisingLoop, RunOptions
+from freshkv.core.recorder import Recorder
 from freshkv.core.registry import resolve_decoder, resolve_policy
 from freshkv.core.sampling import Sampling
+from freshkv.core.state import RunState
 
 #: matrix work first; what is left over comes last
 MATRIX = ("projections", "feed-forward", "attention", "head", "signals")
@@ -109,7 +111,7 @@ def profile(policy: str, dtype: str, arguments: argparse.Namespace) -> Profile:
     options = RunOptions(
         policy=resolve_policy(policy), decoder=resolve_decoder("confidence"), sampling=Sampling(), seeds=(0,)
     )
-    loop = DenoisingLoop(network, canvas, options)
+    loop = DenoisingLoop(network, RunState.start(canvas), options, Recorder(canvas))
     loop.step()
     loop.step()
     watch = cProfile.Profile(time.process_time)

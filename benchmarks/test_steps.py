@@ -11,8 +11,10 @@ from freshkv.core.cost import cost_of_step
 from freshkv.core.loop import DenoisingLoop, RunOptions
 from freshkv.core.memory import PeakMemory
 from freshkv.core.policy import LayerwisePolicy
+from freshkv.core.recorder import Recorder
 from freshkv.core.registry import resolve_decoder, resolve_policy
 from freshkv.core.sampling import Sampling
+from freshkv.core.state import RunState
 
 STEPS = 10  #: of one block, which has 32
 
@@ -29,7 +31,7 @@ def test_step(benchmark: BenchmarkFixture, step_size: Size, policy: str) -> None
         seeds=(0,) * step_size.batch,
     )
     memory = PeakMemory(network.device)
-    loop = DenoisingLoop(network, canvas, options)
+    loop = DenoisingLoop(network, RunState.start(canvas), options, Recorder(canvas))
     loop.step()
     loop.step()
     benchmark.pedantic(loop.step, rounds=STEPS, warmup_rounds=1)

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from freshkv.core.distribution import Distribution
     from freshkv.core.errors import FreshkvError
     from freshkv.core.generate import generate
+    from freshkv.core.generate_many import generate_many
     from freshkv.core.network import Network, NetworkSpec
     from freshkv.core.plugins import hookimpl
     from freshkv.core.policy import CachePolicy, LayerView, LayerwisePolicy
     from freshkv.core.ranking import best
     from freshkv.core.registry import decoders, policies
+    from freshkv.core.request import Request, RequestResult, RequestStats
     from freshkv.core.run import Run, RunStats
     from freshkv.core.selection import Selection
     from freshkv.core.trace import StepRecord, Trace
@@ -46,6 +48,9 @@ _HOMES = {
     "Prediction": "core.decoder",
     "Problem": "models.tasks.base",
     "RankedDecoder": "decoders.ranked",
+    "Request": "core.request",
+    "RequestResult": "core.request",
+    "RequestStats": "core.request",
     "Run": "core.run",
     "RunStats": "core.run",
     "Selection": "core.selection",
@@ -56,6 +61,7 @@ _HOMES = {
     "best": "core.ranking",
     "certainty_density": "core.density",
     "generate": "core.generate",
+    "generate_many": "core.generate_many",
     "hookimpl": "core.plugins",
     "load": "models.loading",
     "load_tokenizer": "models.tokenizer",
@@ -77,6 +83,9 @@ __all__ = [
     "Prediction",
     "Problem",
     "RankedDecoder",
+    "Request",
+    "RequestResult",
+    "RequestStats",
     "Run",
     "RunStats",
     "Selection",
@@ -88,6 +97,7 @@ __all__ = [
     "certainty_density",
     "decoders",
     "generate",
+    "generate_many",
     "hookimpl",
     "load",
     "load_tokenizer",

@@ -94,8 +94,13 @@ def evaluate(
         ),
     ] = None,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Sequences decoded together.", rich_help_panel=options.RUN)
-    ] = 1,
+        str,
+        typer.Option(
+            "--batch-size",
+            help="Sequences decoded together, at most; auto: as many as the memory holds.",
+            rich_help_panel=options.RUN,
+        ),
+    ] = "1",
     temperature: Annotated[
         float | None,
         typer.Option("--temperature", help="0 takes the most probable token.", rich_help_panel=options.RUN),
@@ -152,18 +157,21 @@ def evaluate(
         "chat": chat,
         "multi_turn": multi_turn,
     }
+    from freshkv.evaluation.model_args import read_batch_size
+
     given = {name: value for name, value in overrides.items() if value is not None}
     name = (PLANNED_MODEL if plan else "tiny-llada") if model is None else model
     with patient():
         settings = [_settings(each, policy, preset, variant, name, given) for each in task]
         if plan:
-            assumed = {"devices": devices, "price_per_hour": price, "prompt_tokens": prompt_tokens}
-            _show_plan(name, variant, settings, step_ms, {**assumed, "problems": problems, "batch_size": batch_size})
+            assumed: dict[str, Any] = {"devices": devices, "price_per_hour": price, "prompt_tokens": prompt_tokens}
+            assumed |= {"problems": problems, "batch_size": read_batch_size(batch_size)}
+            _show_plan(name, variant, settings, step_ms, assumed)
             return
         _run(
             model=name,
             settings=settings,
-            batch_size=batch_size,
+            batch_size=read_batch_size(batch_size),
             limit=limit,
             include_path=include_path,
             output=output_folder,
@@ -198,10 +206,13 @@ def _show_presets() -> None:
 def _show_plan(
     model: str, variant: str | None, settings: list[TaskSettings], step_ms: float | None, assumed: dict[str, Any]
 ) -> None:
+    from freshkv.evaluation.model_args import AUTO
     from freshkv.evaluation.plan import inputs_of, plan_evaluation, published_device, published_step_seconds
     from freshkv.evaluation.preset import variant_of
     from freshkv.evaluation.shapes import ModelShape
 
+    if assumed["batch_size"] == AUTO:
+        raise InputError("--plan says what a batch takes: give its size as a number, --batch-size 8.")
     shape, plans = ModelShape.of(model), []
     for each in settings:
         seconds = None if step_ms is None else step_ms / 1000

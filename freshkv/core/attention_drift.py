@@ -28,9 +28,9 @@ class AttentionDrift:
         self._paid: Tensor | None = None
 
     @property
-    def count(self) -> int:
-        """Rows that are compared in the layer at hand."""
-        return 0 if self._watched is None else self._watched.count
+    def counts(self) -> tuple[int, ...]:
+        """Rows of each sequence that are compared in the layer at hand; empty: none."""
+        return () if self._watched is None else self._watched.counts
 
     def start(self, watch: Tensor | None) -> None:
         """Begin a pass. ``watch`` is bool [batch, seq], padding left out; None: nothing is watched."""

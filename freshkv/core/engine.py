@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from attrs import frozen
@@ -13,7 +14,7 @@ from freshkv.core.attention_drift import AttentionDrift
 from freshkv.core.graphs import Record, RecordedPasses
 from freshkv.core.network import Network
 from freshkv.core.pattern import AttentionPattern, PatternSight
-from freshkv.core.policy import Probes
+from freshkv.core.policy import CachePolicy, LayerwisePolicy, Probes
 from freshkv.core.rollout import attention_rollout
 from freshkv.core.rows import RowSet
 from freshkv.core.shadow import ShadowRows
@@ -25,6 +26,12 @@ SMALLEST_SIZE = 1e-6
 
 #: rows that go through a feed-forward network at a time; enough for products to be as fast as they get
 MOST_ROWS = 1024
+
+#: signals that are computed from the queries of the last pass
+_FROM_QUERIES = frozenset({"attention_rollout", "attention_received", "attention_scores"})
+
+#: what becomes of padding: its rows flow like any others; or it is blank, zeros in the cache, and none of its rows flow
+Padding = Literal["computed", "blank"]
 
 #: (layer, movement [batch, seq]) to the rows, bool [batch, seq], that are refreshed in that layer
 ChooseRows = Callable[[int, Tensor], Tensor]
@@ -47,13 +54,25 @@ class ForwardResult:
     rows: RowSet  #: the rows of ``hidden``
     refreshed: tuple[RowSet, ...]  #: for each layer
     shadow: ShadowRows | None = None  #: where a decoder asked for it
-    probed: tuple[int, ...] = ()  #: for each layer, rows whose values alone were computed first; empty: none
-    watched: tuple[int, ...] = ()  #: for each layer, rows whose attention was compared; empty: none
+    #: for each layer, how many rows of each sequence had their values alone computed first; empty: none
+    probed: tuple[tuple[int, ...], ...] = ()
+    #: for each layer, how many rows of each sequence had their attention compared; empty: none
+    watched: tuple[tuple[int, ...], ...] = ()
 
 
 def rotary_positions(is_valid: Tensor) -> Tensor:
     """Positions for rotary embedding, long [batch, seq]: the first valid token is 0, padding too."""
     return (is_valid.long().cumsum(dim=1) - 1).clamp(min=0)
+
+
+def engine_options(policy: CachePolicy) -> dict[str, bool]:
+    """What an engine must keep for ``policy``, besides keys and values."""
+    return {
+        "carried": isinstance(policy, LayerwisePolicy),
+        "keep_queries": bool(policy.needs & _FROM_QUERIES),
+        "keep_inputs": isinstance(policy, LayerwisePolicy) and policy.probes == "hidden_states",
+        "watch_attention": "attention_drift" in policy.needs,
+    }
 
 
 class Engine:
@@ -65,7 +84,8 @@ class Engine:
     last refreshed in it, which probes of hidden states compare with; ``watch_attention`` fills ``attention_drift``
     layer by layer. ``gathering`` says when visible keys are copied side by side, so that hidden ones cost nothing; it
     never changes a result by more than the order of additions does. ``record`` has narrow passes recorded and replayed
-    (see ``graphs``), those in which every key is visible and nobody looks on; the others run as ever.
+    (see ``graphs``), those in which every key is visible and nobody looks on; the others run as ever. With ``padding``
+    "blank" whoever calls leaves padding out of the rows.
     """
 
     def __init__(
@@ -80,6 +100,7 @@ class Engine:
         watch_attention: bool = False,
         gathering: Gathering = "auto",
         record: Record | None = None,
+        padding: Padding = "computed",
         poison: bool = False,
     ) -> None:
         batch, seq = is_valid.shape
@@ -97,6 +118,8 @@ class Engine:
             keep_queries=watch_attention,
             poison=poison,
         )
+        if padding == "blank":
+            self.store.blank(~is_valid)
         self._is_valid = is_valid
         self._padded = not bool(is_valid.all())
         positions = rotary_positions(is_valid)
@@ -164,25 +187,25 @@ class Engine:
         shadow = self._shadow(verify)
         everything = RowSet.everything(tokens)
         hidden = network.embed_rows(tokens.flatten())
+        nobody = (0,) * tokens.shape[0]
         refreshed: list[RowSet] = []
-        probed: list[int] = []
-        watched: list[int] = []
+        probed: list[tuple[int, ...]] = []
+        watched: list[tuple[int, ...]] = []
         for layer in range(self.spec.layers):
             movement, measured = self._movement(layer, hidden, probing, tokens.shape)
-            probed.append(measured)
+            probed.append(nobody if measured is None else measured.counts)
             rows = self._rows_of(choose(layer, movement), refreshed)
             if self._keep_inputs:
                 store.write_inputs(layer, rows, rows.take(hidden))
-            if rows.full:
-                store.mark_written(rows)
+            store.mark_written(rows)  # a sequence's first pass refreshes all of it in every layer
             hidden = self._carry(layer, hidden, rows)
             if self._keep_hidden:
                 store.write_hidden(layer, everything, hidden)
             refreshed.append(rows)
-            watched.append(self._drift.count if self._drift is not None and rows.count > 0 else 0)
+            watched.append((self._drift.counts if self._drift is not None and rows.count > 0 else ()) or nobody)
             if shadow is not None:
                 self._advance(shadow, layer)
-        counts = (tuple(counted) if any(counted) else () for counted in (probed, watched))
+        counts = (tuple(counted) if any(map(any, counted)) else () for counted in (probed, watched))
         return ForwardResult(hidden, everything, tuple(refreshed), shadow, *counts)
 
     def rollout(self) -> Tensor:
@@ -219,7 +242,7 @@ class Engine:
         """Forget all sequences but these (ascending), in every tensor that is held."""
         batch, seq = self._is_valid.shape
         self.store.keep(sequences)
-        index = torch.tensor(sequences, device=self._is_valid.device)
+        index = torch.tensor(sequences, dtype=torch.long, device=self._is_valid.device)
         self._is_valid = self._is_valid.index_select(0, index)
         self._padded = not bool(self._is_valid.all())
         self._cosine = self._cosine.view(batch, seq, -1).index_select(0, index).flatten(0, 1)
@@ -230,6 +253,19 @@ class Engine:
         self._recorded = None if self._record is None else self._make_recorded(self._record)
         self._sight.forget()
         self.attention_drift = self.attention_drift[index]
+
+    def admit(self, is_valid: Tensor) -> None:
+        """Take up more sequences, bool [new, seq], in places that ``keep`` has just freed. Their padding is blank."""
+        positions = rotary_positions(is_valid)
+        cosine, sine = self.network.rotary(positions.flatten())
+        self.store.admit(~is_valid)
+        self._is_valid = torch.cat((self._is_valid, is_valid))
+        self._padded = not bool(self._is_valid.all())
+        self._cosine, self._sine = torch.cat((self._cosine, cosine)), torch.cat((self._sine, sine))
+        if self._pattern is not None:
+            self._pattern.admit(positions)
+        self._recorded = None if self._record is None else self._make_recorded(self._record)
+        self.attention_drift = self.attention_drift.new_full((self._is_valid.shape[0],), torch.nan)
 
     def _carry(self, layer: int, hidden: Tensor, rows: RowSet) -> Tensor:
         """``hidden`` [batch * seq, width] behind a layer: ``rows`` are computed, what it added to the others stays."""
@@ -325,24 +361,26 @@ class Engine:
             shape = (0, self.spec.heads, self.spec.head_width)
             self._queries.append((rows, torch.empty(shape, device=self.network.device, dtype=self.network.dtype)))
 
-    def _movement(self, layer: int, hidden: Tensor, probing: Probing | None, shape: torch.Size) -> tuple[Tensor, int]:
-        """How far probed rows have moved, float32 [batch, seq], and how many values were computed for it."""
+    def _movement(
+        self, layer: int, hidden: Tensor, probing: Probing | None, shape: torch.Size
+    ) -> tuple[Tensor, RowSet | None]:
+        """How far probed rows have moved, float32 [batch, seq], and the rows whose values were computed for it."""
         movement = torch.full((shape[0] * shape[1],), float("nan"), device=hidden.device)
         probe = None if probing is None else probing.rows(layer)
         if probing is None or probe is None or probe.count == 0:
-            return movement.view(shape), 0
+            return movement.view(shape), None
         if probing.of == "hidden_states":
             now, then = probe.take(hidden).float(), probe.take(self.store.inputs(layer)).float()
             size = then.square().mean(dim=1).sqrt().clamp(min=SMALLEST_SIZE)
             probe.put(movement, (now - then).abs().mean(dim=1) / size)
-            return movement.view(shape), 0
+            return movement.view(shape), None
         fresh = self.network.project_values(layer, probe.take(hidden))
         cached = probe.take(self.store.values(layer).flatten(0, 1))
         cosine = torch.cosine_similarity(fresh.flatten(1).float(), cached.flatten(1).float(), dim=1)
         probe.put(movement, 1 - cosine)
         if probing.stores:
             self.store.write_values(layer, probe, fresh)
-        return movement.view(shape), probe.count
+        return movement.view(shape), probe
 
     @staticmethod
     def _rows_of(mask: Tensor, earlier: list[RowSet]) -> RowSet:

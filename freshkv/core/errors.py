@@ -48,6 +48,10 @@ class NumericalError(FreshkvError, ArithmeticError):
     """The model produced NaN where a number was needed."""
 
 
+class DeviceMemoryError(FreshkvError, MemoryError):
+    """Not even one sequence fits the memory of a device."""
+
+
 class PluginError(FreshkvError, RuntimeError):
     """A plugin could not be loaded or clashes with another one."""
 

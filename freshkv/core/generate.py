@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from freshkv.core.arguments import check_model, eos_of, seeds_of
 from freshkv.core.axes import SEQ
 from freshkv.core.canvas import Canvas
 from freshkv.core.cost import cost_of_trace
@@ -17,13 +17,15 @@ from freshkv.core.errors import FreshkvError, InputError
 from freshkv.core.graphs import Record, record_cuda_graph
 from freshkv.core.loop import DenoisingLoop, OnStep, RunOptions
 from freshkv.core.memory import PeakMemory
-from freshkv.core.network import Network, NetworkSpec
-from freshkv.core.policy import CachePolicy, LayerwisePolicy
+from freshkv.core.network import Network
+from freshkv.core.policy import CachePolicy
+from freshkv.core.recorder import Recorder
 from freshkv.core.registry import resolve_decoder, resolve_policy
-from freshkv.core.run import Run, RunStats, count_produced
+from freshkv.core.run import Run, RunStats, count_produced, without_masks
 from freshkv.core.sampling import Sampling
+from freshkv.core.state import RunState
+from freshkv.core.trace_facts import trace_facts
 from freshkv.core.truth import OnEvidence
-from freshkv.core.version import VERSION
 
 
 # tensors made in inference mode count no versions, and the guard against policies that write reads them
@@ -76,16 +78,16 @@ def generate(
 
     The last three carry what was decoded before, a Run, in their attribute ``partial``.
     """
-    _check_model(model)
+    check_model(model)
     chosen_policy, chosen_decoder = resolve_policy(policy), resolve_decoder(decoder)
     spec = model.network_spec
-    eos = _eos(stop_at_eos, eos_token_id, spec)
+    eos = eos_of(stop_at_eos, eos_token_id, spec)
     canvas = Canvas.create(input_ids, attention_mask, gen_length, block_length, spec, model.device, eos)
     options = RunOptions(
         policy=chosen_policy,
         decoder=chosen_decoder,
         sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
-        seeds=_seeds(seed, canvas.batch),
+        seeds=seeds_of(seed, canvas.batch),
         record=_record(model, cuda_graphs=cuda_graphs),
     )
     return run_canvas(model, canvas, options, on_step)
@@ -105,27 +107,38 @@ def run_canvas(
     """
     memory = PeakMemory(model.device)
     started = time.perf_counter()
-    loop = DenoisingLoop(model, canvas, options, on_evidence)
+    recorder = Recorder(canvas)
+    loop = DenoisingLoop(model, RunState.start(canvas), options, recorder, on_evidence)
+
+    def result() -> Run:
+        return _result(loop, canvas, recorder, time.perf_counter() - started, memory.bytes)
+
     try:
-        loop.run(on_step)
+        loop.run(lambda: None if on_step is None else on_step(recorder.last()))
     except FreshkvError as error:
-        error.partial = _result(loop, canvas, options, time.perf_counter() - started, memory.bytes)
+        error.partial = result()
         raise
     _wait_for(model.device)
-    return _result(loop, canvas, options, time.perf_counter() - started, memory.bytes)
+    return result()
 
 
-def _result(loop: DenoisingLoop, canvas: Canvas, options: RunOptions, seconds: float, peak_bytes: int) -> Run:
-    trace = loop.recorder.trace(_facts(loop.engine.network, canvas, options))
-    tokens = loop.recorder.tokens
-    response = tokens[:, canvas.prompt_length :]
-    eos = canvas.eos_token_id
+def _result(loop: DenoisingLoop, canvas: Canvas, recorder: Recorder, seconds: float, peak_bytes: int) -> Run:
+    facts = trace_facts(
+        loop.engine.network,
+        loop.options,
+        gen_length=canvas.gen_length,
+        block_length=canvas.block_length,
+        padding=(~canvas.is_valid).sum(dim=SEQ).tolist(),
+        seeds=loop.options.seeds,
+        eos_token_id=canvas.eos_token_id,
+    )
+    trace = recorder.trace(facts)
+    response = recorder.tokens[:, canvas.prompt_length :]
     committed = int((response != canvas.mask_token_id).sum())
-    if eos is not None:
-        response = response.masked_fill(response == canvas.mask_token_id, eos)
-    produced = count_produced(response, eos)
+    response = without_masks(response, canvas.mask_token_id, canvas.eos_token_id)
+    produced = count_produced(response, canvas.eos_token_id)
     return Run(
-        sequences=torch.cat((tokens[:, : canvas.prompt_length], response), dim=SEQ),
+        sequences=torch.cat((recorder.tokens[:, : canvas.prompt_length], response), dim=SEQ),
         trace=trace,
         produced=produced,
         stats=RunStats(
@@ -141,68 +154,12 @@ def _result(loop: DenoisingLoop, canvas: Canvas, options: RunOptions, seconds: f
     )
 
 
-def _facts(model: Network, canvas: Canvas, options: RunOptions) -> dict[str, Any]:
-    """What a trace needs to be understood and run again, besides its model."""
-    sampling = options.sampling
-    return {
-        "freshkv": VERSION,
-        "torch": torch.__version__,
-        "policy": options.policy.spec,
-        "decoder": options.decoder.spec,
-        "gen_length": canvas.gen_length,
-        "block_length": canvas.block_length,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "carried": isinstance(options.policy, LayerwisePolicy),
-        "signals": sorted(options.policy.needs),
-        "padding": (~canvas.is_valid).sum(dim=SEQ).tolist(),
-        "temperature": sampling.temperature,
-        "top_k": sampling.top_k,
-        "top_p": sampling.top_p,
-        "seeds": list(options.seeds),
-        "eos_token_id": canvas.eos_token_id,
-    }
-
-
-def _eos(stop: bool, given: int | None, spec: NetworkSpec) -> int | None:
-    if not stop:
-        return None
-    eos = spec.eos_token_id if given is None else given
-    if eos is None:
-        raise InputError("stop_at_eos needs an EOS token, and the model names none: pass eos_token_id.")
-    if not 0 <= eos < spec.vocabulary:
-        raise InputError(f"eos_token_id is {eos}; the model's vocabulary is 0 to {spec.vocabulary - 1}.")
-    if eos == spec.mask_token_id:
-        raise InputError(f"eos_token_id is {eos}, the model's mask token: a sequence could never end there.")
-    return eos
-
-
 def _record(model: Network, *, cuda_graphs: bool) -> Record | None:
     if not cuda_graphs:
         return None
     if model.device.type != "cuda":
         raise InputError(f"cuda_graphs=True needs a model on a CUDA device; this one is on {model.device}.")
     return record_cuda_graph
-
-
-def _seeds(seed: int | Sequence[int], batch: int) -> tuple[int, ...]:
-    if isinstance(seed, int):
-        return (seed,) * batch
-    seeds = _whole_numbers(seed)
-    if len(seeds) != batch:
-        raise InputError(f"seed has {len(seeds)} numbers for {batch} sequences; expected one for all, or one for each.")
-    return seeds
-
-
-def _whole_numbers(seed: object) -> tuple[int, ...]:
-    if not isinstance(seed, (list, tuple)) or not all(isinstance(each, int) for each in seed):
-        raise InputError(f"seed is {seed!r}; expected a whole number, or a list with one for each sequence.")
-    return tuple(seed)
-
-
-def _check_model(model: object) -> None:
-    if not isinstance(model, Network):
-        hint = f" Load it first: freshkv.load({model!r})." if isinstance(model, str) else ""
-        raise InputError(f"model is a {type(model).__name__}; expected a network, as freshkv.load returns it.{hint}")
 
 
 def _wait_for(device: torch.device) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from attrs import frozen
 from torch import Tensor
 
 from freshkv.core.axes import SEQ
 from freshkv.core.decoder import Commit
-from freshkv.core.errors import DecoderError, NumericalError
+from freshkv.core.errors import DecoderError
 from freshkv.core.predict import Predicted
 from freshkv.core.state import RunState
 
@@ -19,16 +21,17 @@ class Progress:
 
     block_unfinished: tuple[bool, ...]
     unfinished: tuple[bool, ...]
+    broken: tuple[bool, ...]  #: its logits are no numbers: what was committed means nothing
 
 
 def inspect_step(before: RunState, after: RunState, predicted: Predicted, commit: Commit, decoder: str) -> Progress:
-    """Read the step's progress; raise NumericalError or DecoderError for what must not be."""
-    canvas, positions, tokens = before.canvas, commit.positions, commit.tokens
-    unusable = (tokens < 0) | (tokens >= canvas.vocabulary) | (tokens == canvas.mask_token_id)
+    """Read the step's progress; raise DecoderError for what must not be, where logits are numbers."""
+    positions, tokens = commit.positions, commit.tokens
+    unusable = (tokens < 0) | (tokens >= before.vocabulary) | (tokens == before.mask_token_id)
     never = torch.zeros(before.batch, dtype=torch.bool, device=tokens.device)
     still_open = after.is_open
     facts: dict[str, Tensor] = {
-        "nan": predicted.broken.any(dim=SEQ),
+        "broken": predicted.broken.any(dim=SEQ),
         "elsewhere": (positions & ~predicted.in_block.positions).any(dim=SEQ),
         "bad_token": (positions & unusable).any(dim=SEQ),
         "nothing": ~positions.any(dim=SEQ),
@@ -37,13 +40,10 @@ def inspect_step(before: RunState, after: RunState, predicted: Predicted, commit
         "unfinished": still_open.any(dim=SEQ),
     }
     host = dict(zip(facts, torch.stack(list(facts.values())).tolist(), strict=True))
-    progress = Progress(tuple(host.pop("block_unfinished")), tuple(host.pop("unfinished")))
-    where = {name: _where(flags, before) for name, flags in host.items() if any(flags)}
-    if "nan" in where:
-        raise NumericalError(
-            f"The model's logits are NaN in {where['nan']} (or infinite). Try another dtype (float32, bfloat16), and "
-            "look for a damaged checkpoint. The steps before this one are in the error's 'partial'."
-        )
+    broken = host.pop("broken")
+    progress = Progress(tuple(host.pop("block_unfinished")), tuple(host.pop("unfinished")), tuple(broken))
+    sound = {name: [flag and not nan for flag, nan in zip(flags, broken, strict=True)] for name, flags in host.items()}
+    where = {name: _where(flags, before) for name, flags in sound.items() if any(flags)}
     if "elsewhere" in where:
         raise DecoderError(
             f"{decoder}.decode committed positions that were not predicted, not masked or outside the active block, "
@@ -51,7 +51,7 @@ def inspect_step(before: RunState, after: RunState, predicted: Predicted, commit
         )
     if "bad_token" in where:
         raise DecoderError(
-            f"{decoder}.decode committed the mask token or an id outside 0 to {canvas.vocabulary - 1}, "
+            f"{decoder}.decode committed the mask token or an id outside 0 to {before.vocabulary - 1}, "
             f"in {where['bad_token']}."
         )
     if "bad_remask" in where:
@@ -64,11 +64,16 @@ def inspect_step(before: RunState, after: RunState, predicted: Predicted, commit
     return progress
 
 
+def nan_logits(progress: Progress, state: RunState) -> str:
+    """The message for sequences of ``state``, before the step, whose logits are no numbers."""
+    return f"The model's logits are NaN in {_where(progress.broken, state)} (or infinite)."
+
+
 def _not_decided(state: RunState) -> Tensor:
     return state.is_masked | ~state.in_block
 
 
-def _where(flags: list[bool], state: RunState) -> str:
+def _where(flags: Sequence[bool], state: RunState) -> str:
     guilty = [place for place, flag in enumerate(flags) if flag]
     names = [str(state.sequence[place].item()) for place in guilty]
     steps = sorted({state.step[place] for place in guilty})

@@ -28,7 +28,7 @@ class LayerQuestions:
     """One pass of a layer-wise policy: which rows are probed and refreshed in each layer, all groups together.
 
     ``drift`` gives the attention drift of the layer that was computed last, float32 [batch]; ``layers`` counts the
-    network's.
+    network's. ``computed``, bool [batch, seq], leaves rows out, whatever the policy says; None: it leaves none out.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class LayerQuestions:
         layers: int,
         shift: int,
         drift: Callable[[], Tensor],
+        computed: Tensor | None = None,
     ) -> None:
         self._policy, self._views, self._groups, self._plan = policy, views, groups, plan
         self._layers, self._shift, self._drift = layers, shift, drift
@@ -48,6 +49,8 @@ class LayerQuestions:
         self._added = torch.zeros_like(plan.rows)
         self._apart = probes_apart(policy)
         self._probe: RowSet | None = None
+        self._computed = computed
+        self._left = (self._below, self._below)  # a choice, and what is computed of it
         self.probing = Probing(self.probe, policy.probes, policy.probe_stores)
 
     def probe(self, layer: int) -> RowSet | None:
@@ -56,7 +59,7 @@ class LayerQuestions:
             below = self._groups.split(self._below)
             asked = [self._ask_probe(view, layer, rows) for view, rows in zip(self._views, below, strict=True)]
             probed = self._groups.merge_optional(asked, [view.is_masked for view in self._views], missing=False)
-            self._probe = None if probed is None else RowSet.of(probed)
+            self._probe = None if probed is None else RowSet.of(self._leave_out(probed))
         return self._probe
 
     def choose(self, layer: int, movement: Tensor) -> Tensor:
@@ -69,7 +72,7 @@ class LayerQuestions:
             self._added = rescued(self._below, self._plan.predict & self._plan.due, self._shift)
             if bool(self._added.any()):
                 self._below = self._below | self._added
-        return self._below
+        return self._leave_out(self._below)
 
     def answered(self) -> StepPlan:
         """The plan, now that all layers have been chosen: what is predicted, and which rows the core added."""
@@ -80,6 +83,14 @@ class LayerQuestions:
             predict=self._plan.predict & positions_read_from(self._below, self._shift),
             added=self._added,
         )
+
+    def _leave_out(self, rows: Tensor) -> Tensor:
+        """The rows that are computed; the same tensor for the same choice, so that its indices are built once."""
+        if self._computed is None:
+            return rows
+        if self._left[0] is not rows:
+            self._left = (rows, rows & self._computed)
+        return self._left[1]
 
     def _ask_probe(self, view: StepView, layer: int, below: Tensor) -> Tensor | None:
         if view.step == 0:

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import Tensor
 
-from freshkv.core.canvas import Canvas
 from freshkv.core.check import check_commit, check_needs, guarded, verified_positions
 from freshkv.core.decoder import Commit, Decoder
-from freshkv.core.engine import Engine, ForwardResult
-from freshkv.core.errors import DecoderError
+from freshkv.core.engine import Engine, ForwardResult, Padding, engine_options
+from freshkv.core.errors import DecoderError, NumericalError
 from freshkv.core.graphs import Record
 from freshkv.core.groups import Groups
-from freshkv.core.inspect import Progress, inspect_step
+from freshkv.core.inspect import Progress, inspect_step, nan_logits
 from freshkv.core.layerwise import LayerQuestions
 from freshkv.core.network import Network
 from freshkv.core.plan import StepPlan, plan_step
 from freshkv.core.policy import CachePolicy, LayerwisePolicy
 from freshkv.core.predict import Predicted, Predictor, Wanted
-from freshkv.core.recorder import Recorder
 from freshkv.core.rows import RowSet, fetch
 from freshkv.core.sampling import Sampling
 from freshkv.core.state import RunState
@@ -31,9 +30,6 @@ from freshkv.core.view import StepView
 from freshkv.core.visible import Gathering
 
 OnStep = Callable[[StepRecord], None]
-
-#: signals that are computed from the queries of the last pass
-_FROM_QUERIES = frozenset({"attention_rollout", "attention_received", "attention_scores"})
 
 #: a run that has not ended after so many steps for each response position never will
 MOST_STEPS_PER_POSITION = 4
@@ -50,69 +46,110 @@ class RunOptions:
     poison: bool = False  #: fill fresh caches with NaN, so that reading what was never written shows
     gathering: Gathering = "auto"  #: of visible keys, where some are hidden: a matter of speed alone
     record: Record | None = None  #: has passes recorded and replayed: a matter of speed alone
+    #: sequences come and go: padding is not computed, and a sequence whose logits are no numbers leaves alone
+    packed: bool = False
+
+
+class RecordsSteps(Protocol):
+    """Told of every step."""
+
+    def record(self, after: RunState, plan: StepPlan, result: ForwardResult, commit: Commit) -> None:
+        """A step is done; ``after`` is the state behind its commit."""
 
 
 class DenoisingLoop:
-    """Decodes a canvas. One step is one forward pass and one commit for every unfinished sequence."""
+    """Decodes sequences from the state ``start``. One step is one forward pass and one commit for each of them."""
 
     def __init__(
-        self, network: Network, canvas: Canvas, options: RunOptions, on_evidence: OnEvidence | None = None
+        self,
+        network: Network,
+        start: RunState,
+        options: RunOptions,
+        recorder: RecordsSteps,
+        on_evidence: OnEvidence | None = None,
     ) -> None:
-        self.options, self.on_evidence = options, on_evidence
+        self.options, self.recorder, self.on_evidence = options, recorder, on_evidence
         check_needs(options.policy, options.decoder)
         # a distribution's history begins before its block opens
         self.predict_all = "divergence" in options.decoder.needs
         self.shift = network.network_spec.logits_shift
-        self.state = RunState.start(canvas)
+        policy = options.policy
+        padding: Padding = "blank" if options.packed else "computed"
         self.engine = Engine(
             network,
-            canvas.is_valid,
-            carried=isinstance(options.policy, LayerwisePolicy),
-            keep_queries=bool(options.policy.needs & _FROM_QUERIES),
+            start.is_valid,
+            **engine_options(policy),
             keep_hidden=on_evidence is not None,
-            keep_inputs=isinstance(options.policy, LayerwisePolicy) and options.policy.probes == "hidden_states",
-            watch_attention="attention_drift" in options.policy.needs,
             gathering=options.gathering,
             record=options.record,
+            padding=padding,
             poison=options.poison,
         )
-        compared = on_evidence is not None or options.policy.uses_truth
-        self.truth = Truth(network, canvas.is_valid, keep_hidden=on_evidence is not None) if compared else None
-        self.state = self.state.with_signals(self._no_signals())
-        self.predictor = Predictor(network, options.decoder, options.sampling, options.seeds, canvas.gen_length)
-        self.recorder = Recorder(canvas)
+        self.truth: Truth | None = None
+        if on_evidence is not None or policy.uses_truth:
+            self.truth = Truth(network, start.is_valid, keep_hidden=on_evidence is not None, padding=padding)
+        self.predictor = Predictor(network, options.decoder, options.sampling, options.seeds)
+        self.state = start.with_signals(self._no_signals(start))
 
     @torch.no_grad()
-    def run(self, on_step: OnStep | None = None) -> None:
+    def run(self, after_step: Callable[[], None]) -> None:
         """Step until every sequence is decided. What was recorded before an error stays in ``recorder``."""
-        most = MOST_STEPS_PER_POSITION * self.state.canvas.gen_length
         while self.state.batch > 0:
-            if self.state.step[0] >= most:
-                name, length = type(self.options.decoder).__name__, self.state.canvas.gen_length
-                raise DecoderError(
-                    f"{name} has not decided {length} positions in {most} steps: it masks again as much as it commits. "
-                    "A revocable decoder must gain in the long run."
-                )
             self.step()
-            if on_step is not None:
-                on_step(self.recorder.last())
+            after_step()
 
-    def step(self) -> None:
+    def admit(self, newcomers: RunState, seeds: Sequence[int]) -> None:
+        """Sequences that begin now, in places that others have left; their canvas is as wide."""
+        self.engine.admit(newcomers.is_valid)
+        if self.truth is not None:
+            self.truth.admit(newcomers.is_valid)
+        self.predictor.admit(seeds)
+        self.state = self.state.joined(newcomers.with_signals(self._no_signals(newcomers)))
+
+    def step(self) -> Progress:
         """One pass over all unfinished sequences, and their commits."""
+        self._check_pace()
         before, network_spec = self._beside_truth(self.state), self.engine.spec
         groups = Groups(tuple(before.groups()))
         views = [part.view(part.policy_memory, self.shift) for part in map(before.take, groups.places)]
         plans = [plan_step(self.options.policy, view, network_spec, predict_all=self.predict_all) for view in views]
-        plan, result, wanted = self._forward(groups.merge_plans(plans, before.policy_memory), views, groups)
+        plan = self._without_padding(groups.merge_plans(plans, before.policy_memory))
+        plan, result, wanted = self._forward(plan, views, groups)
         predicted = self.predictor.predict(before, result, plan.predict, wanted)
-        informed = before.after_forward(_refreshed_everywhere(result), predicted, self._signals())
+        informed = before.after_forward(self._refreshed(result), predicted, self._signals())
         commit = self._decode(informed, predicted, groups)
         self._give_evidence(before, plan, result, predicted, commit)
         after = informed.after_commit(commit, plan.selection.remember)
         name = type(self.options.decoder).__name__
         progress = inspect_step(before, after, predicted, commit, name)
+        if any(progress.broken) and not self.options.packed:
+            raise NumericalError(
+                f"{nan_logits(progress, before)} Try another dtype (float32, bfloat16), and look for a damaged "
+                "checkpoint. The steps before this one are in the error's 'partial'."
+            )
         self.recorder.record(after, plan, result, commit)
         self.state = self._drop_finished(after, progress)
+        return progress
+
+    def _check_pace(self) -> None:
+        for step, length in zip(self.state.step, self.state.gen_length, strict=True):
+            most = MOST_STEPS_PER_POSITION * length
+            if step >= most:
+                raise DecoderError(
+                    f"{type(self.options.decoder).__name__} has not decided {length} positions in {most} steps: it "
+                    "masks again as much as it commits. A revocable decoder must gain in the long run."
+                )
+
+    def _without_padding(self, plan: StepPlan) -> StepPlan:
+        """The plan of what is computed."""
+        if not self.options.packed:
+            return plan
+        return evolve(plan, rows=plan.rows & self.state.is_valid, added=plan.added & self.state.is_valid)
+
+    def _refreshed(self, result: ForwardResult) -> Tensor:
+        """bool [batch, seq]: rows that are clean now; of blank padding all."""
+        rows = _refreshed_everywhere(result)
+        return rows | ~self.state.is_valid if self.options.packed else rows
 
     def _forward(self, plan: StepPlan, views: list[StepView], groups: Groups) -> tuple[StepPlan, ForwardResult, Wanted]:
         """The pass, and the plan as it then is: a layer-wise policy makes up its mind on the way."""
@@ -130,6 +167,7 @@ class DenoisingLoop:
             layers=engine.spec.layers,
             shift=self.shift,
             drift=lambda: engine.attention_drift,
+            computed=self.state.is_valid if self.options.packed else None,
         )
         result = engine.carried(tokens, questions.choose, questions.probing, plan.visible, verify, plan.watch)
         plan = questions.answered()
@@ -145,14 +183,14 @@ class DenoisingLoop:
             [verified_positions(decoder, view) for view in views], [v.is_masked for v in views], missing=False
         )
 
-    def _no_signals(self) -> dict[str, Tensor]:
+    def _no_signals(self, start: RunState) -> dict[str, Tensor]:
         """What ``signals`` holds before the first pass: zeros."""
-        batch, seq = self.state.tokens.shape
+        batch, seq = start.tokens.shape
         by_layer = (batch, self.engine.spec.layers, seq)
         shapes = {"attention_rollout": (batch, seq)} | dict.fromkeys(
             ("attention_received", "attention_scores", "drift"), by_layer
         )
-        needs, device = self.options.policy.needs, self.state.tokens.device
+        needs, device = self.options.policy.needs, start.tokens.device
         return {name: torch.zeros(shape, device=device) for name, shape in shapes.items() if name in needs}
 
     def _signals(self) -> dict[str, Tensor]:
@@ -167,7 +205,8 @@ class DenoisingLoop:
 
     def _beside_truth(self, state: RunState) -> RunState:
         """The same state, with the signal ``drift`` on its canvas if the policy needs it."""
-        drifts = "drift" in self.options.policy.needs and state.step[0] > 0  # nothing is cached before the first pass
+        # nothing is cached before the first pass, and of sequences that only begin nothing counts
+        drifts = "drift" in self.options.policy.needs and any(step > 0 for step in state.step)
         if self.truth is not None and (drifts or self.on_evidence is not None):
             self.truth.forward(state.tokens)
             if drifts:
@@ -204,8 +243,10 @@ class DenoisingLoop:
 
     def _drop_finished(self, after: RunState, progress: Progress) -> RunState:
         state = after.advance(progress.block_unfinished)
-        going = [place for place, unfinished in enumerate(progress.unfinished) if unfinished]
-        if going and len(going) < state.batch:
+        staying = zip(progress.unfinished, progress.broken, strict=True)
+        going = [place for place, (unfinished, broken) in enumerate(staying) if unfinished and not broken]
+        # where nobody is to come, a finished batch needs no room
+        if len(going) < state.batch and (going or self.options.packed):
             self.engine.keep(going)
             self.predictor.keep(going)
             if self.truth is not None:

@@ -75,3 +75,7 @@ class PatternSight:
     def keep(self, index: Tensor) -> None:
         """Forget all sequences but these, long [kept]."""
         self._positions = self._positions.index_select(BATCH, index)
+
+    def admit(self, positions: Tensor) -> None:
+        """Take up more sequences, whose positions are long [new, seq]."""
+        self._positions = torch.cat((self._positions, positions))

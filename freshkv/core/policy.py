@@ -51,6 +51,9 @@ class CachePolicy(Configurable, ABC):
     #: whether the uncached forward runs beside it, which is so if it needs "drift": its time and its peak memory are
     #: then not those of a cache, and ``rows_computed`` leaves that forward out
     uses_truth: ClassVar[bool] = False
+    #: whether it may hide keys (``Selection.visible``): what is visible is then copied side by side where that pays.
+    #: Memory that is planned beforehand counts those copies
+    hides_keys: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -70,23 +70,21 @@ def logits_at(network: Network, result: ForwardResult, places: Tensor) -> Tensor
 class Predictor:
     """Turns hidden states into predictions. Holds the random generators, one a sequence."""
 
-    def __init__(
-        self, network: Network, decoder: Decoder, sampling: Sampling, seeds: Sequence[int], gen_length: int
-    ) -> None:
+    def __init__(self, network: Network, decoder: Decoder, sampling: Sampling, seeds: Sequence[int]) -> None:
         self._network = network
         self._spec = network.network_spec
         self._decoder = decoder
         self._sampling = sampling
-        self._gen_length = gen_length
-        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._generators: list[torch.Generator] = []
+        self.admit(seeds)
         self._divergence = DivergenceMemory() if "divergence" in decoder.needs else None
 
     def predict(self, state: RunState, result: ForwardResult, positions: Tensor, wanted: Wanted) -> Predicted:
         """Predict ``positions``, bool [batch, seq]; the decoder gets the open ones of the active block."""
         tokens = state.tokens
         mine, _ = Wanted.masks(state, positions)
-        draws = self._draw(tokens) if self._sampling.temperature > 0.0 else torch.zeros_like(state.confidence)
-        noise = self._draw(tokens) if "noise" in self._decoder.needs else torch.zeros_like(state.confidence)
+        draws = self._draw(state) if self._sampling.temperature > 0.0 else torch.zeros_like(state.confidence)
+        noise = self._draw(state) if "noise" in self._decoder.needs else torch.zeros_like(state.confidence)
         confidence = torch.full_like(state.confidence, NEVER).flatten()
         proposed = torch.full_like(tokens, self._spec.mask_token_id).flatten()
         broken = torch.zeros_like(positions).flatten()
@@ -114,6 +112,10 @@ class Predictor:
     def keep(self, places: list[int]) -> None:
         """Forget the generators of all sequences but these."""
         self._generators = [self._generators[place] for place in places]
+
+    def admit(self, seeds: Sequence[int]) -> None:
+        """Random generators for more sequences."""
+        self._generators += [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def _logits(self, result: ForwardResult, wanted: Wanted) -> Iterator[tuple[Tensor, Tensor]]:
         """Places, long [n], and their logits, float32 [n, vocabulary]: those inside, then parts of those outside.
@@ -165,16 +167,16 @@ class Predictor:
             divergence.view(-1)[flat] = self._divergence.update(lasting, probabilities)
         return divergence
 
-    def _draw(self, tokens: Tensor) -> Tensor:
+    def _draw(self, state: RunState) -> Tensor:
         """Uniform numbers, float32 [batch, seq]: one for each response position, whoever is predicted.
 
         Drawn for the whole response in every step, so that a sequence's numbers depend on its seed and its step alone.
         """
-        batch, seq = tokens.shape
+        batch, seq = state.tokens.shape
         drawn = torch.zeros(batch, seq)
-        for place, generator in enumerate(self._generators):
-            drawn[place, seq - self._gen_length :] = torch.rand(self._gen_length, generator=generator)
-        return drawn.to(tokens.device)
+        for place, (generator, length) in enumerate(zip(self._generators, state.gen_length, strict=True)):
+            drawn[place, seq - length :] = torch.rand(length, generator=generator)
+        return drawn.to(state.tokens.device)
 
 
 def _split(places: Tensor, first: int, others: int) -> list[Tensor]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from attrs import evolve
 from torch import Tensor
 
 from freshkv.core.axes import SEQ
@@ -14,7 +15,7 @@ from freshkv.core.decoder import Commit
 from freshkv.core.engine import ForwardResult
 from freshkv.core.plan import StepPlan
 from freshkv.core.state import RunState
-from freshkv.core.trace import StepRecord, Trace
+from freshkv.core.trace import RECORDED, StepRecord, Trace
 
 
 class Recorder:
@@ -33,37 +34,26 @@ class Recorder:
 
     def record(self, after: RunState, plan: StepPlan, result: ForwardResult, commit: Commit) -> None:
         """Add a step; ``after`` is the state behind its commit."""
-        who = after.sequence
-        everyone = after.batch == self._canvas.batch
+        record = record_of(after, plan, result, commit)
+        if after.batch < self._canvas.batch:
+            record = self._among_all(record, after.sequence)
+        self._tokens, self._confidence = record.tokens, record.confidence
+        self._records.append(record)
 
-        def spread(part: Tensor, rest: Tensor) -> Tensor:
-            return part if everyone else rest.index_copy(0, who, part)
-
+    def _among_all(self, record: StepRecord, who: Tensor) -> StepRecord:
+        """``record`` of the sequences ``who``, long [present], as one of all sequences."""
         nothing = torch.zeros_like(self._canvas.is_valid)
-        self._tokens = spread(after.tokens, self._tokens)
-        self._confidence = spread(after.confidence, self._confidence)
-        layers = [rows.mask for rows in result.refreshed]
-        uniform = all(mask is layers[0] for mask in layers)
-        shadow = 0 if result.shadow is None else result.shadow.rows.count
-        keys = _visible_keys(plan, after.is_valid)
-        remask = torch.zeros_like(commit.positions) if commit.remask is None else commit.remask
-        self._records.append(
-            StepRecord(
-                tokens=self._tokens,
-                committed=spread(commit.positions, nothing),
-                remasked=spread(remask, nothing),
-                refreshed=spread(layers[0] if uniform else torch.stack(layers).any(dim=0), nothing),
-                added=spread(plan.added, nothing),
-                predicted=spread(plan.predict, nothing),
-                keys=spread(keys, keys.new_zeros(nothing.shape[0], keys.shape[1])),
-                confidence=self._confidence,
-                active=torch.zeros_like(nothing[:, 0]).index_fill(0, who, True),
-                rows_by_layer=tuple(rows.count + shadow for rows in result.refreshed),
-                shadow_rows=shadow,
-                probed_by_layer=result.probed,
-                watched_by_layer=result.watched,
-                refreshed_by_layer=None if uniform else torch.stack([spread(mask, nothing) for mask in layers]),
-            )
+        batch, layers = nothing.shape[0], record.refreshed_by_layer
+
+        def spread(part: Tensor, rest: Tensor | None = None) -> Tensor:
+            return (part.new_zeros((batch, *part.shape[1:])) if rest is None else rest).index_copy(0, who, part)
+
+        rest = {"tokens": self._tokens, "confidence": self._confidence}
+        tensors: dict[str, Any] = {name: spread(getattr(record, name), rest.get(name)) for name in RECORDED}
+        return evolve(
+            record,
+            **tensors,
+            refreshed_by_layer=None if layers is None else torch.stack([spread(mask) for mask in layers]),
         )
 
     def last(self) -> StepRecord:
@@ -74,6 +64,29 @@ class Recorder:
         """Everything so far, on the CPU."""
         records = tuple(record.cpu() for record in self._records)
         return Trace(records, self._canvas.prompt_length, self._canvas.mask_token_id, dict(facts))
+
+
+def record_of(after: RunState, plan: StepPlan, result: ForwardResult, commit: Commit) -> StepRecord:
+    """A step of the sequences that took part in it, in their order; ``after`` is the state behind its commit."""
+    layers = [rows.mask for rows in result.refreshed]
+    uniform = all(mask is layers[0] for mask in layers)
+    shadow = 0 if result.shadow is None else result.shadow.rows.count
+    return StepRecord(
+        tokens=after.tokens,
+        committed=commit.positions,
+        remasked=torch.zeros_like(commit.positions) if commit.remask is None else commit.remask,
+        refreshed=layers[0] if uniform else torch.stack(layers).any(dim=0),
+        added=plan.added,
+        predicted=plan.predict,
+        keys=_visible_keys(plan, after.is_valid),
+        confidence=after.confidence,
+        active=torch.ones_like(after.is_valid[:, 0]),
+        rows_by_layer=tuple(rows.count + shadow for rows in result.refreshed),
+        shadow_rows=shadow,
+        probed_by_layer=tuple(map(sum, result.probed)),
+        watched_by_layer=tuple(map(sum, result.watched)),
+        refreshed_by_layer=None if uniform else torch.stack(layers),
+    )
 
 
 def _visible_keys(plan: StepPlan, is_valid: Tensor) -> Tensor:

@@ -58,3 +58,8 @@ def count_produced(response: Tensor, eos_token_id: int | None) -> Tensor:
         return response.new_full((response.shape[0],), length)
     before_end = (response == eos_token_id).long().cumsum(dim=SEQ) == 0
     return (before_end.sum(dim=SEQ) + 1).clamp(max=length)
+
+
+def without_masks(response: Tensor, mask_token_id: int, eos_token_id: int | None) -> Tensor:
+    """``response``, long [batch, gen_length], with EOS for the masks that are left, if it ends a sequence."""
+    return response if eos_token_id is None else response.masked_fill(response == mask_token_id, eos_token_id)

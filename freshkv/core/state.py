@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from attrs import evolve, frozen
 from torch import Tensor
+from torch.nn import functional
 
 from freshkv.core.axes import BATCH, SEQ
 from freshkv.core.canvas import Canvas
@@ -20,7 +21,9 @@ from freshkv.core.view import StepView
 class RunState:
     """What is known of the sequences that are still being decoded. Tensors [batch, seq] unless stated."""
 
-    canvas: Canvas
+    mask_token_id: int
+    vocabulary: int
+    eos_token_id: int | None  #: a sequence ends at its first EOS; None: never before the last position
     tokens: Tensor  #: long
     is_valid: Tensor  #: bool
     block_index: Tensor  #: long
@@ -32,6 +35,8 @@ class RunState:
     step: tuple[int, ...]  #: of each sequence
     step_in_block: tuple[int, ...]
     block: tuple[int, ...]  #: the active one
+    gen_length: tuple[int, ...]  #: positions of the response, which are the last columns
+    block_length: tuple[int, ...]  #: positions
     signals: Mapping[str, Tensor]
     policy_memory: Mapping[str, Tensor]
     decoder_memory: Mapping[str, Tensor]
@@ -42,7 +47,9 @@ class RunState:
         tokens = canvas.tokens()
         batch = canvas.batch
         return cls(
-            canvas=canvas,
+            mask_token_id=canvas.mask_token_id,
+            vocabulary=canvas.vocabulary,
+            eos_token_id=canvas.eos_token_id,
             tokens=tokens,
             is_valid=canvas.is_valid,
             block_index=canvas.block_index(),
@@ -54,6 +61,8 @@ class RunState:
             step=(0,) * batch,
             step_in_block=(0,) * batch,
             block=(0,) * batch,
+            gen_length=(canvas.gen_length,) * batch,
+            block_length=(canvas.block_length,) * batch,
             signals={},
             policy_memory={},
             decoder_memory={},
@@ -71,15 +80,14 @@ class RunState:
     @property
     def is_masked(self) -> Tensor:
         """bool [batch, seq]: response positions that hold the mask token."""
-        return (self.tokens == self.canvas.mask_token_id) & (self.block_index >= 0)
+        return (self.tokens == self.mask_token_id) & (self.block_index >= 0)
 
     @property
     def is_open(self) -> Tensor:
         """bool [batch, seq]: masked positions still to be decided: those before the first EOS, if it ends the run."""
-        eos = self.canvas.eos_token_id
-        if eos is None:
+        if self.eos_token_id is None:
             return self.is_masked
-        is_eos = (self.tokens == eos) & (self.block_index >= 0)
+        is_eos = (self.tokens == self.eos_token_id) & (self.block_index >= 0)
         return self.is_masked & (is_eos.long().cumsum(dim=SEQ) == 0)
 
     @property
@@ -88,9 +96,10 @@ class RunState:
         return self.block_index == torch.tensor(self.block, device=self.tokens.device)[:, None]
 
     def groups(self) -> list[tuple[int, ...]]:
-        """Sequences (by place) that stand at the same step and the same step of their block."""
-        found: dict[tuple[int, int], list[int]] = {}
-        for place, key in enumerate(zip(self.step, self.step_in_block, strict=True)):
+        """Sequences (by place) at the same step and the same step of their block, with responses that divide alike."""
+        found: dict[tuple[int, ...], list[int]] = {}
+        keys = zip(self.step, self.step_in_block, self.gen_length, self.block_length, strict=True)
+        for place, key in enumerate(keys):
             found.setdefault(key, []).append(place)
         return [tuple(places) for places in found.values()]
 
@@ -117,6 +126,41 @@ class RunState:
             decoder_memory=each(self.decoder_memory),
         )
 
+    def widened(self, seq: int) -> RunState:
+        """The same with padding on the left, so that the canvas has ``seq`` columns. Before the first step only."""
+        columns = (seq - self.tokens.shape[SEQ], 0)
+        padded: dict[str, Any] = {
+            name: functional.pad(getattr(self, name), columns, value=fill) for name, fill in _PADDING.items()
+        }
+        return evolve(self, **padded)
+
+    def joined(self, others: RunState) -> RunState:
+        """These sequences, and ``others`` behind them, on canvases of the same width.
+
+        What is remembered of these only is zeros for ``others``.
+        """
+
+        def both(name: str) -> Tensor:
+            return torch.cat((getattr(self, name), getattr(others, name)))
+
+        def each(values: Mapping[str, Tensor], more: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+            new = others.batch
+            return {
+                name: torch.cat((value, more.get(name, value.new_zeros((new, *value.shape[1:])))))
+                for name, value in values.items()
+            }
+
+        tensors: dict[str, Any] = {name: both(name) for name in _PER_SEQUENCE}
+        counters: dict[str, Any] = {name: getattr(self, name) + getattr(others, name) for name in _COUNTERS}
+        return evolve(
+            self,
+            **tensors,
+            **counters,
+            signals=each(self.signals, others.signals),
+            policy_memory=each(self.policy_memory, others.policy_memory),
+            decoder_memory=each(self.decoder_memory, others.decoder_memory),
+        )
+
     def view(self, memory: Mapping[str, Tensor], row_offset: int) -> StepView:
         """What a policy or decoder sees; all sequences must be of one group."""
         return StepView(
@@ -127,7 +171,7 @@ class RunState:
             is_valid=self.is_valid,
             in_block=self.in_block,
             block_index=self.block_index,
-            block_length=self.canvas.block_length,
+            block_length=self.block_length[0],
             step=self.step[0],
             step_in_block=self.step_in_block[0],
             dirty=self.dirty,
@@ -136,7 +180,8 @@ class RunState:
             confidence=self.confidence,
             sequence=self.sequence,
             signals=self.signals,
-            memory=memory,
+            # what others have remembered before is no fact of sequences that only begin
+            memory=memory if self.step[0] > 0 else {},
             row_offset=row_offset,
         )
 
@@ -159,7 +204,7 @@ class RunState:
         step = torch.tensor(self.step, device=self.tokens.device)[:, None]
         tokens, when, dirty = self.tokens, self.committed_at, self.dirty | positions
         if remask is not None:
-            tokens, when = tokens.masked_fill(remask, self.canvas.mask_token_id), when.masked_fill(remask, -1)
+            tokens, when = tokens.masked_fill(remask, self.mask_token_id), when.masked_fill(remask, -1)
             dirty = dirty | remask
         return evolve(
             self,
@@ -182,7 +227,7 @@ class RunState:
         )
 
 
-_COUNTERS = ("step", "step_in_block", "block")
+_COUNTERS = ("step", "step_in_block", "block", "gen_length", "block_length")
 _PER_SEQUENCE = (
     "tokens",
     "is_valid",
@@ -193,3 +238,13 @@ _PER_SEQUENCE = (
     "confidence",
     "sequence",
 )
+#: what columns of padding hold before the first step
+_PADDING = {
+    "tokens": 0,  # any: they are masked out
+    "is_valid": False,
+    "block_index": -1,
+    "committed_at": -1,
+    "dirty": True,
+    "age": 0,
+    "confidence": float("-inf"),
+}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from freshkv.core.axes import SEQ
 from freshkv.core.gathered import GatheredRows
 from freshkv.core.network import NetworkSpec
 from freshkv.core.rows import RowSet
@@ -36,7 +37,7 @@ class RowStore:
             memory = torch.empty(shape, device=device, dtype=dtype)
             return memory.fill_(float("nan")) if poison else memory
 
-        self._batch, self._seq = batch, seq
+        self._batch, self._poison = batch, poison
         heads = (spec.layers, batch, seq, spec.kv_heads, spec.head_width)
         outputs = (spec.layers, batch, seq, spec.width)
         self._keys = allocate(*heads)
@@ -143,12 +144,34 @@ class RowStore:
         if layer in self._gathered:
             self._gathered[layer].write_values(rows, values)
 
+    def blank(self, columns: Tensor) -> None:
+        """Fill ``columns``, bool [batch, seq], left padding, with zeros in every layer; they count as written."""
+        self._fill(0, columns, 0.0)
+        self.written = self.written | columns
+        self.complete = bool(self.written.all())
+
+    def admit(self, padding: Tensor) -> None:
+        """Hold more sequences, bool [new, seq], in memory that ``keep`` has just freed. They are blank where True."""
+        first, self._batch = self._batch, self._batch + padding.shape[0]
+        if self._poison:
+            self._fill(first, torch.ones_like(padding), float("nan"))
+        self._fill(first, padding, 0.0)
+        self.written = torch.cat((self.written, padding))
+        self.complete = bool(self.written.all())
+
+    def _fill(self, first: int, columns: Tensor, value: float) -> None:
+        """Write ``value`` to the leftmost columns, bool [some, seq], of sequences from ``first`` on."""
+        for place, width in enumerate(columns.sum(dim=SEQ).tolist(), start=first):
+            for memory in self._memories():
+                memory[:, place, :width] = value
+
+    def _memories(self) -> list[Tensor]:
+        outputs = (self._outputs, self._hidden, self._inputs)
+        return [memory for memory in (self._keys, self._values, self._queries, *outputs) if memory is not None]
+
     def keep(self, sequences: list[int]) -> None:
         """Keep these sequences, given in ascending order, and forget the others. Moves memory, allocates none."""
-        outputs = (self._outputs, self._hidden, self._inputs)
-        for memory in (self._keys, self._values, self._queries, *outputs):
-            if memory is None:
-                continue
+        for memory in self._memories():
             for place, sequence in enumerate(sequences):
                 if place != sequence:
                     memory[:, place] = memory[:, sequence]

@@ -53,7 +53,7 @@ class StepRecord:
     def cpu(self) -> StepRecord:
         """A copy of this record on the CPU, which shares no memory with the run."""
         by_layer = self.refreshed_by_layer
-        copies = {name: getattr(self, name).to("cpu", copy=True) for name in _TENSORS}
+        copies = {name: getattr(self, name).to("cpu", copy=True) for name in RECORDED}
         return evolve(self, **copies, refreshed_by_layer=None if by_layer is None else by_layer.to("cpu", copy=True))
 
     def layer(self, layer: int) -> Tensor:
@@ -67,7 +67,7 @@ class StepRecord:
             [value if abs(value) < float("inf") else None for value in row] for row in self.confidence.tolist()
         ]
         return {
-            **{name: getattr(self, name).tolist() for name in _TENSORS if name != "confidence"},
+            **{name: getattr(self, name).tolist() for name in RECORDED if name != "confidence"},
             "confidence": confidence,
             "rows_by_layer": list(self.rows_by_layer),
             "shadow_rows": self.shadow_rows,
@@ -78,7 +78,8 @@ class StepRecord:
         }
 
 
-_TENSORS = ("tokens", "committed", "remasked", "refreshed", "added", "predicted", "keys", "confidence", "active")
+#: the tensors of a record, [batch, ...]
+RECORDED = ("tokens", "committed", "remasked", "refreshed", "added", "predicted", "keys", "confidence", "active")
 _COUNTS = ("rows_by_layer", "shadow_rows", "probed_by_layer", "watched_by_layer")
 
 
@@ -119,7 +120,7 @@ class Trace(Sequence[StepRecord]):
         path = Path(path)
         tensors: dict[str, Tensor] = {}
         for number, step in enumerate(self.steps):
-            tensors |= {f"{number}.{name}": getattr(step, name).contiguous() for name in _TENSORS}
+            tensors |= {f"{number}.{name}": getattr(step, name).contiguous() for name in RECORDED}
             if step.refreshed_by_layer is not None:
                 tensors[f"{number}.refreshed_by_layer"] = step.refreshed_by_layer.contiguous()
         header = {
@@ -165,7 +166,7 @@ class Trace(Sequence[StepRecord]):
 
 
 def _read_step(tensors: Mapping[str, Tensor], number: int, counts: Mapping[str, Any]) -> StepRecord:
-    values = {name: tensors[f"{number}.{name}"] for name in _TENSORS}
+    values = {name: tensors[f"{number}.{name}"] for name in RECORDED}
     return StepRecord(
         **values,
         rows_by_layer=tuple(counts["rows_by_layer"]),

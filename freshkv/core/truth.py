@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from freshkv.core.decoder import Commit
-from freshkv.core.engine import Engine, ForwardResult
+from freshkv.core.engine import Engine, ForwardResult, Padding
 from freshkv.core.network import Network
 from freshkv.core.predict import Predicted, logits_at
 from freshkv.core.rows import RowSet
@@ -50,14 +50,20 @@ class Truth:
     """What the network computes without a cache, for the sequences ``is_valid``, bool [batch, seq], of a run.
 
     It has caches of its own, which every ``forward`` fills anew, and never touches those of the run. All valid keys are
-    attended, whatever the policy hides.
+    attended, whatever the policy hides. ``padding`` as an engine's.
     """
 
-    def __init__(self, network: Network, is_valid: Tensor, *, keep_hidden: bool = False) -> None:
-        self._engine = Engine(network, is_valid, keep_hidden=keep_hidden)
-        self._everything = RowSet.everything(is_valid)
+    def __init__(
+        self, network: Network, is_valid: Tensor, *, keep_hidden: bool = False, padding: Padding = "computed"
+    ) -> None:
+        self._engine = Engine(network, is_valid, keep_hidden=keep_hidden, padding=padding)
+        self._padding = padding
+        self._hold(is_valid)
+
+    def _hold(self, is_valid: Tensor) -> None:
         self._is_valid = is_valid
-        self._result: ForwardResult | None = None
+        self._everything = RowSet.everything(is_valid) if self._padding == "computed" else RowSet.of(is_valid)
+        self._result: ForwardResult | None = None  # another canvas now
 
     @property
     def store(self) -> RowStore:
@@ -95,9 +101,12 @@ class Truth:
     def keep(self, sequences: list[int]) -> None:
         """Forget all sequences but these (ascending); the last forward pass is forgotten altogether."""
         self._engine.keep(sequences)
-        self._is_valid = self._is_valid[sequences]
-        self._everything = RowSet.everything(self._is_valid)
-        self._result = None
+        self._hold(self._is_valid[sequences])
+
+    def admit(self, is_valid: Tensor) -> None:
+        """Take up more sequences, bool [new, seq], in places that others have left."""
+        self._engine.admit(is_valid)
+        self._hold(torch.cat((self._is_valid, is_valid)))
 
 
 @frozen(kw_only=True, eq=False)

@@ -6,13 +6,14 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from attrs import field, frozen
 
 from freshkv.compare.provenance import hash_model
 from freshkv.core.errors import InputError
 from freshkv.evaluation.identity import key_of
+from freshkv.evaluation.model_args import read_batch_size
 from freshkv.evaluation.processes import Processes
 from freshkv.evaluation.requirements import require_harness
 from freshkv.evaluation.results import EvaluationFile, TaskResult
@@ -31,7 +32,8 @@ class Evaluation:
 
     model: str  #: as ``freshkv.load`` takes it
     settings: tuple[TaskSettings, ...] = field(converter=tuple)
-    batch_size: int = 1
+    #: slots, the most sequences in a forward pass; "auto": planned from the memory that is free
+    batch_size: int | Literal["auto"] = field(default=1, converter=read_batch_size)
     limit: int | None = None  #: problems of each task; None: all
     include_path: Path | None = None  #: a folder of task files, besides lm-eval's own
     output: Path | None = None  #: folder; None: one of its own under results/

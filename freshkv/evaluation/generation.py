@@ -1,25 +1,24 @@
-"""Requests to answers, a batch at a time."""
+"""Requests to answers: packed into the slots of a batch, each answer handed on as it is finished."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-import torch
 from attrs import field, frozen
-from torch import Tensor
 
-from freshkv.compare.measure import Subject, pad_prompts
-from freshkv.core.axes import BATCH, SEQ
+from freshkv.compare.measure import Subject
+from freshkv.core.capacity import MOST_SLOTS, SHARE
 from freshkv.core.decoder import Decoder
-from freshkv.core.generate import generate
+from freshkv.core.generate_many import generate_many
 from freshkv.core.policy import CachePolicy
-from freshkv.core.run import Run
-from freshkv.core.trace import StepRecord
+from freshkv.core.request import Request, RequestResult
+from freshkv.core.sampling import Sampling
 from freshkv.evaluation.answers import cut_answer, end_tokens
 from freshkv.evaluation.responses import AnswerRecord
 from freshkv.evaluation.settings import DecodingSettings
 
 OnRecords = Callable[[Sequence[AnswerRecord]], None]
+OnMessage = Callable[[str], None]
 
 
 @frozen(kw_only=True)
@@ -32,6 +31,12 @@ class GenerationRequest:
     until: tuple[str, ...]
     seed: int
 
+    @property
+    def request(self) -> Request:
+        """As ``generate_many`` takes it."""
+        settings = self.settings
+        return Request(self.prompt, gen_length=settings.gen_length, block_length=settings.block_length, seed=self.seed)
+
 
 @frozen(kw_only=True, eq=False)
 class Generator:
@@ -41,70 +46,60 @@ class Generator:
     policy: CachePolicy
     decoder: Decoder
     stop_at_eos: bool
-    batch_size: int
+    batch_size: int | None  #: slots; None: planned from the memory that is free
+    max_batch_size: int = MOST_SLOTS
+    memory_share: float = SHARE
     _ends: frozenset[int] = field(init=False)
 
     @_ends.default
     def _find_ends(self) -> frozenset[int]:
         return end_tokens(self.subject.tokenizer, self.subject.model.network_spec)
 
-    def answer(self, requests: Sequence[GenerationRequest], on_records: OnRecords) -> None:
-        """Decode all ``requests``; ``on_records`` is given the answers of each batch as it is done."""
-        for batch in batches(requests, self.batch_size):
-            on_records(self._answer_batch(batch))
-
-    def _answer_batch(self, batch: Sequence[GenerationRequest]) -> list[AnswerRecord]:
-        tokenizer = self.subject.tokenizer
-        input_ids, attention_mask = pad_prompts([request.prompt for request in batch], tokenizer)
-        run = generate(
-            self.subject.model,
-            input_ids,
-            attention_mask,
-            policy=self.policy,
-            decoder=self.decoder,
-            stop_at_eos=self.stop_at_eos,
-            seed=[request.seed for request in batch],
-            **batch[0].settings.to_dict(),
-        )
-        forwards = torch.stack([step.active for step in run.trace]).sum(dim=BATCH).tolist()
-        rows = rows_of_sequences(run).tolist()
-        records = []
-        for place, (request, response) in enumerate(zip(batch, run.responses.tolist(), strict=True)):
-            answer = cut_answer(response, tokenizer, self._ends, request.until)
-            records.append(
-                AnswerRecord(
-                    key=request.key,
-                    text=answer.text,
-                    prompt_tokens=len(request.prompt),
-                    answer_tokens=answer.tokens,
-                    response_tokens=len(response),
-                    forwards=forwards[place],
-                    rows_computed=rows[place],
-                    rows_total=forwards[place] * (len(request.prompt) + len(response)),
-                    seconds=run.stats.seconds / len(batch),
-                    batch=len(batch),
-                )
+    def answer(self, requests: Sequence[GenerationRequest], on_records: OnRecords, on_message: OnMessage) -> None:
+        """Decode all ``requests``; ``on_records`` is given each answer as it is done."""
+        for sampling, queue in queues(requests):
+            results = generate_many(
+                self.subject.model,
+                [each.request for each in queue],
+                policy=self.policy,
+                decoder=self.decoder,
+                batch_size=self.batch_size,
+                stop_at_eos=self.stop_at_eos,
+                temperature=sampling.temperature,
+                top_k=sampling.top_k,
+                top_p=sampling.top_p,
+                max_batch_size=self.max_batch_size,
+                memory_share=self.memory_share,
+                on_message=on_message,
             )
-        return records
+            for result in results:
+                on_records([self._record(queue[result.index], result)])
+
+    def _record(self, request: GenerationRequest, result: RequestResult) -> AnswerRecord:
+        response, stats = result.response.tolist(), result.stats
+        answer = cut_answer(response, self.subject.tokenizer, self._ends, request.until)
+        return AnswerRecord(
+            key=request.key,
+            text=answer.text,
+            prompt_tokens=len(request.prompt),
+            answer_tokens=answer.tokens,
+            response_tokens=len(response),
+            forwards=stats.forwards,
+            passes=stats.passes,
+            rows_computed=stats.rows_computed,
+            rows_total=stats.forwards * result.request.columns,
+            seconds=stats.seconds,
+            batch=stats.slots,
+        )
 
 
-def batches(requests: Sequence[GenerationRequest], batch_size: int) -> Iterator[Sequence[GenerationRequest]]:
-    """Requests of the same settings, the longest first: what does not fit the memory shows at once."""
-    groups: dict[DecodingSettings, list[GenerationRequest]] = {}
+def queues(requests: Sequence[GenerationRequest]) -> Iterator[tuple[Sampling, Sequence[GenerationRequest]]]:
+    """Requests whose tokens are drawn alike, the longest canvas first.
+
+    What does not fit the memory then shows at once, and the short ones at the end keep most slots busy.
+    """
+    groups: dict[Sampling, list[GenerationRequest]] = {}
     for request in requests:
-        groups.setdefault(request.settings, []).append(request)
-    for group in groups.values():
-        ordered = sorted(group, key=lambda request: -len(request.prompt))
-        for start in range(0, len(ordered), batch_size):
-            yield ordered[start : start + batch_size]
-
-
-def rows_of_sequences(run: Run) -> Tensor:
-    """float64 [batch]: rows that each sequence had computed in the whole run, mean over layers, without padding."""
-    is_padding = torch.arange(run.sequences.shape[SEQ]) < torch.tensor(run.trace.facts["padding"])[:, None]
-    return torch.stack([_rows_of_step(step, ~is_padding) for step in run.trace]).sum(dim=0)
-
-
-def _rows_of_step(step: StepRecord, is_valid: Tensor) -> Tensor:
-    by_layer = step.refreshed[None] if step.refreshed_by_layer is None else step.refreshed_by_layer
-    return (by_layer & is_valid).sum(dim=2).double().mean(dim=0)
+        groups.setdefault(request.settings.sampling, []).append(request)
+    for sampling, group in groups.items():
+        yield sampling, sorted(group, key=lambda each: -(len(each.prompt) + each.settings.gen_length))

@@ -7,6 +7,7 @@ weighted log-probability of masked target tokens, given the context and the toke
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -15,14 +16,18 @@ from torch import Tensor
 
 from freshkv.compare.measure import Subject, pad_prompts
 from freshkv.core.axes import SEQ
+from freshkv.core.capacity import LOGIT_BYTES, MOST_SLOTS, SHARE, SlotPlan, Workload
 from freshkv.core.engine import Engine
 from freshkv.core.generate import generate
+from freshkv.core.memory import free_bytes
 from freshkv.core.network import Network
 from freshkv.core.predict import logits_at
+from freshkv.core.registry import resolve_decoder, resolve_policy
 from freshkv.core.rows import RowSet
 from freshkv.evaluation.masking import Masks, draw_masks
 from freshkv.evaluation.model_args import Masking
 from freshkv.evaluation.responses import LikelihoodRecord
+from freshkv.evaluation.shrinking import OnMessage, ShrinkingBatch
 
 VOCABULARY = 1
 #: positions whose logits are held at a time
@@ -49,14 +54,21 @@ class Estimator:
     samples: int  #: of a request
     masking: Masking
     check_greedy: bool
-    batch_size: int  #: sequences in a forward pass
+    batch_size: int | None  #: sequences in a forward pass; None: planned from the memory that is free
+    max_batch_size: int = MOST_SLOTS
+    memory_share: float = SHARE
 
-    def score(self, requests: Sequence[LikelihoodRequest], on_records: OnLikelihoods) -> None:
+    def score(
+        self, requests: Sequence[LikelihoodRequest], on_records: OnLikelihoods, on_message: OnMessage = warnings.warn
+    ) -> None:
         """Score all ``requests``; ``on_records`` is given the results of some as they are done."""
-        for group in _groups(requests, self._samples_of, self.batch_size):
+        if not requests:
+            return
+        batch = ShrinkingBatch(self._size(requests, on_message), self.subject.model.device, on_message)
+        for group in _groups(requests, self._samples_of, batch.size):
             started = time.perf_counter()
             masks = [self._draw(request) for request in group]
-            values = self._estimates(group, masks)
+            values = self._estimates(group, masks, batch)
             greedy = [self._is_greedy(request) for request in group]
             seconds = (time.perf_counter() - started) / len(group)
             on_records(
@@ -75,7 +87,31 @@ class Estimator:
     def sample(self, request: LikelihoodRequest) -> Tensor:
         """Single estimates, float64 [samples], whose mean is the log-likelihood in nats."""
         masks = self._draw(request)
-        return self._sums([request], [masks]) * masks.weight
+        batch = ShrinkingBatch(self._size([request], warnings.warn), self.subject.model.device, warnings.warn)
+        return self._sums([request], [masks], batch) * masks.weight
+
+    def _size(self, requests: Sequence[LikelihoodRequest], on_message: OnMessage) -> int:
+        """Sequences in a forward pass, of which the longest fits so often."""
+        if self.batch_size is not None:
+            return self.batch_size
+        model, spec = self.subject.model, self.subject.model.network_spec
+        workload = Workload(
+            policy=resolve_policy("none"),
+            decoder=resolve_decoder("confidence"),
+            seq=max(len(request.context) + len(request.target) for request in requests),
+            gen_length=1,
+            block_length=1,
+            element_size=model.dtype.itemsize,
+        )
+        logits = POSITIONS_AT_ONCE * spec.vocabulary * (model.dtype.itemsize + LOGIT_BYTES)
+        plan = SlotPlan(
+            sequence=workload.bytes(spec),
+            free=max(0, free_bytes(model.device) - logits),
+            share=self.memory_share,
+            most=self.max_batch_size,
+        )
+        on_message(str(plan))
+        return plan.slots
 
     def _draw(self, request: LikelihoodRequest) -> Masks:
         generator = torch.Generator().manual_seed(request.seed)
@@ -86,17 +122,19 @@ class Estimator:
     def _samples_of(self, request: LikelihoodRequest) -> int:
         return 1 if len(request.target) <= 1 and self.masking == "count" else self.samples
 
-    def _estimates(self, group: Sequence[LikelihoodRequest], masks: Sequence[Masks]) -> list[float]:
-        parts = torch.split(self._sums(group, masks), [len(mask.weight) for mask in masks])
+    def _estimates(
+        self, group: Sequence[LikelihoodRequest], masks: Sequence[Masks], batch: ShrinkingBatch
+    ) -> list[float]:
+        parts = torch.split(self._sums(group, masks, batch), [len(mask.weight) for mask in masks])
         return [
             float((part * mask.weight).mean()) if part.numel() > 0 else 0.0
             for part, mask in zip(parts, masks, strict=True)
         ]
 
-    def _sums(self, group: Sequence[LikelihoodRequest], masks: Sequence[Masks]) -> Tensor:
+    def _sums(self, group: Sequence[LikelihoodRequest], masks: Sequence[Masks], batch: ShrinkingBatch) -> Tensor:
         """Log-probabilities of the masked tokens, summed; float64 [samples of all requests]."""
         rows = [(request, row) for request, mask in zip(group, masks, strict=True) for row in mask.is_masked]
-        sums = [self._pass(rows[start : start + self.batch_size]) for start in range(0, len(rows), self.batch_size)]
+        sums = batch.run(rows, self._pass)
         return torch.cat(sums) if sums else torch.zeros(0, dtype=torch.float64)
 
     def _pass(self, rows: Sequence[tuple[LikelihoodRequest, Tensor]]) -> Tensor:

@@ -10,18 +10,28 @@ from attrs import frozen
 
 from freshkv.evaluation.responses import AnswerRecord
 
-_SUMS = ("answer_tokens", "response_tokens", "prompt_tokens", "forwards", "rows_computed", "rows_total", "seconds")
+_SUMS = (
+    "answer_tokens",
+    "response_tokens",
+    "prompt_tokens",
+    "forwards",
+    "passes",
+    "rows_computed",
+    "rows_total",
+    "seconds",
+)
 
 
 @frozen(kw_only=True)
 class GenerationTotals:
-    """Sums over answers. A pass over a batch of four sequences is four forwards, one of each."""
+    """Sums over answers. A pass over a batch of four sequences is one pass, and four forwards, one of each."""
 
     answers: int = 0
     answer_tokens: int = 0  #: without prompt, padding, and whatever follows the end of an answer
     response_tokens: int = 0  #: every position of the responses
     prompt_tokens: int = 0
-    forwards: int = 0
+    forwards: int = 0  #: passes that each sequence took part in
+    passes: float = 0.0  #: each counted once, whoever shared it
     rows_computed: float = 0.0
     rows_total: int = 0  #: rows of the same passes without a cache
     seconds: float = 0.0  #: of decoding, summed over processes
@@ -53,6 +63,11 @@ class GenerationTotals:
         return self.seconds / self.forwards if self.forwards > 0 else None
 
     @property
+    def sequences_per_pass(self) -> float | None:
+        """How full batches were on average: what a pass is shared by."""
+        return self.forwards / self.passes if self.passes > 0 else None
+
+    @property
     def response_tokens_per_second(self) -> float | None:
         """Every position of the response counted, as if nothing ended early."""
         return self.response_tokens / self.seconds if self.seconds > 0 else None
@@ -68,6 +83,7 @@ class GenerationTotals:
             "tokens_per_second",
             "tokens_per_forward",
             "seconds_per_forward",
+            "sequences_per_pass",
             "response_tokens_per_second",
             "rows_share",
         )

@@ -22,7 +22,9 @@ from freshkv.models.placement import DTYPES
 _PLUS = re.compile(r'"(?:[^"\\]|\\.)*"|\+(?=\s*\w+\s*=)')
 
 #: options that lm-eval adds by itself and that mean nothing here
-_IGNORED = frozenset({"max_batch_size", "trust_remote_code"})
+_IGNORED = frozenset({"trust_remote_code"})
+
+AUTO: Literal["auto"] = "auto"
 
 Masking = Literal["count", "rate"]
 
@@ -47,10 +49,16 @@ def _decoder(value: Any) -> Decoder:
     return resolve_decoder(spec_from_model_args(value) if isinstance(value, str) else value)
 
 
-def _batch_size(value: Any) -> Any:
-    if value == "auto" or (isinstance(value, str) and not value.isdecimal()):
-        raise InputError(f"batch_size is {value!r}; expected a number. freshkv eval --plan says what fits a device.")
-    return int(value) if isinstance(value, str) else value
+def read_batch_size(value: Any) -> int | Literal["auto"]:
+    """A number, or lm-eval's "auto", which may have a number behind it. Raises InputError."""
+    if isinstance(value, str) and (value == AUTO or value.startswith(f"{AUTO}:")):
+        return AUTO
+    number = int(value) if isinstance(value, str) and value.isdecimal() else value
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise InputError(
+            f"batch_size is {value!r}; expected a whole number of at least 1, or auto: as many as the memory holds."
+        )
+    return number
 
 
 def _path(value: Any) -> Path | None:
@@ -82,7 +90,9 @@ class ModelOptions:
     top_p: float | None = None  #: likewise
     use_until: bool = True  #: cut answers at the task's stop strings; False: at end tokens only
     seed: int = 0  #: of sampling and of Monte Carlo; each request has random numbers of its own
-    batch_size: int = field(default=1, converter=_batch_size)  #: sequences in a forward pass
+    #: slots, the most sequences in a forward pass; "auto": planned from the memory that is free
+    batch_size: int | Literal["auto"] = field(default=1, converter=read_batch_size)
+    max_batch_size: int | None = None  #: the most slots that "auto" gives; None: 64
     max_length: int | None = None  #: tokens of prompt and response; None: the model's own limit
     mc_samples: int = 128  #: Monte Carlo samples of a log-likelihood
     mc_masking: Masking = "count"  #: "count" as LLaDA's evaluation masks, "rate" as Dream's does
@@ -93,7 +103,7 @@ class ModelOptions:
     threads: int | None = None  #: CPU threads; None: one for the bundled models, else as torch is set
 
     def __attrs_post_init__(self) -> None:
-        for name in ("gen_length", "block_length", "batch_size", "max_length", "mc_samples", "threads"):
+        for name in ("gen_length", "block_length", "max_batch_size", "max_length", "mc_samples", "threads"):
             _check_count(name, getattr(self, name))
         for name in ("stop_at_eos", "use_until", "check_greedy"):
             if not isinstance(getattr(self, name), bool):

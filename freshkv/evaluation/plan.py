@@ -15,9 +15,9 @@ import torch
 from attrs import field, frozen
 from attrs.validators import ge, gt
 
+from freshkv.core.capacity import SequenceBytes, Workload
 from freshkv.core.errors import InputError
-from freshkv.core.policy import LayerwisePolicy
-from freshkv.core.registry import resolve_policy
+from freshkv.core.registry import resolve_decoder, resolve_policy
 from freshkv.core.spec import split_spec
 from freshkv.evaluation.shapes import ModelShape
 from freshkv.evaluation.task_settings import TaskSettings
@@ -27,8 +27,6 @@ GIGABYTE = 1e9
 SECONDS_PER_HOUR = 3600
 #: problems of a benchmark's test split
 PROBLEMS = {"gsm8k": 1319, "math-500": 500, "humaneval": 164, "mbpp": 500}
-#: bytes of a logit while confidences are computed: float32, and two copies of it
-LOGIT_BYTES = 12
 
 
 @frozen(kw_only=True)
@@ -53,7 +51,7 @@ class Plan:
 
     inputs: PlanInputs
     weight_bytes: int
-    cache_bytes: int  #: of a batch: keys and values, for layer-wise policies outputs, too
+    cache_bytes: int  #: of a batch: keys and values, and what the policy has kept besides
     working_bytes: int  #: the largest tensors of a pass that computes everything; an estimate
     steps: int  #: forward passes of single sequences, on the device that has most to do
     hours: float  #: until the last device is done
@@ -72,16 +70,16 @@ class Plan:
 
 def plan_evaluation(shape: ModelShape, policy: str, inputs: PlanInputs) -> Plan:
     """The plan for a model with ``policy``, a spec."""
-    size = _element_size(inputs.dtype)
+    each = sequence_bytes(shape, policy, inputs)
     steps = steps_of(inputs)
     hours = steps * inputs.step_seconds / SECONDS_PER_HOUR
     # a device that is done early waits for the others, and is paid for
     device_hours = hours * inputs.devices
     return Plan(
         inputs=inputs,
-        weight_bytes=shape.parameters * size,
-        cache_bytes=cache_bytes(shape, policy, inputs.batch_size, inputs.prompt_tokens + inputs.gen_length, size),
-        working_bytes=working_bytes(shape, inputs, size),
+        weight_bytes=shape.parameters * _element_size(inputs.dtype),
+        cache_bytes=inputs.batch_size * (each.total - each.working),
+        working_bytes=inputs.batch_size * each.working,
         steps=steps,
         hours=hours,
         device_hours=device_hours,
@@ -94,22 +92,17 @@ def steps_of(inputs: PlanInputs) -> int:
     return -(-inputs.problems // inputs.devices) * math.ceil(inputs.gen_length / inputs.tokens_per_step)
 
 
-def cache_bytes(shape: ModelShape, policy: str, batch: int, seq: int, size: int) -> int:
-    """What a run's ``RunStats.cache_bytes`` is: keys and values of every row, and the outputs that are carried."""
-    spec = shape.spec
-    row = 2 * spec.kv_heads * spec.head_width
-    if isinstance(resolve_policy(policy), LayerwisePolicy):
-        row += spec.width
-    return spec.layers * batch * seq * row * size
-
-
-def working_bytes(shape: ModelShape, inputs: PlanInputs, size: int) -> int:
-    """Hidden states and the feed-forward network of all rows, or the logits of the active block: the larger."""
-    spec = shape.spec
-    rows = inputs.batch_size * (inputs.prompt_tokens + inputs.gen_length)
-    layer = rows * (4 * spec.width + 3 * spec.feed_forward_width) * size
-    logits = inputs.batch_size * inputs.block_length * spec.vocabulary * (size + LOGIT_BYTES)
-    return max(layer, logits)
+def sequence_bytes(shape: ModelShape, policy: str, inputs: PlanInputs) -> SequenceBytes:
+    """What each sequence of a batch takes."""
+    workload = Workload(
+        policy=resolve_policy(policy),
+        decoder=resolve_decoder("confidence"),
+        seq=inputs.prompt_tokens + inputs.gen_length,
+        gen_length=inputs.gen_length,
+        block_length=inputs.block_length,
+        element_size=_element_size(inputs.dtype),
+    )
+    return workload.bytes(shape.spec)
 
 
 def inputs_of(settings: TaskSettings, step_seconds: float, **others: Any) -> PlanInputs:

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from freshkv.core.errors import ResultsError
 
 
 @frozen(kw_only=True)
 class AnswerRecord:
-    """An answer, and what it took. Counts are this sequence's own; of the batch's seconds it has an equal share."""
+    """An answer, and what it took. Counts are this sequence's own; of passes that it shared it has its part."""
 
     key: str
     text: str
@@ -27,8 +27,10 @@ class AnswerRecord:
     forwards: int  #: passes that the sequence took part in
     rows_computed: float  #: over all passes, mean over layers; padding does not count
     rows_total: int  #: what the passes would compute without a cache: forwards x (prompt + response)
-    seconds: float
-    batch: int  #: sequences decoded together
+    seconds: float  #: its part of the time of those passes
+    batch: int  #: slots: the most sequences that are decoded together
+    #: its part of those passes, 1/k of one with k sequences. Records from before packing: an equal part of the batch's
+    passes: float = field(default=Factory(lambda self: self.forwards / self.batch, takes_self=True))
 
 
 @frozen(kw_only=True)

@@ -14,13 +14,14 @@ from freshkv.compare.measure import Subject
 from freshkv.compare.origins import origin_of
 from freshkv.compare.provenance import device_name, hash_model
 from freshkv.compare.threads import cpu_threads
+from freshkv.core.capacity import MOST_SLOTS, SHARE
 from freshkv.core.errors import InputError
 from freshkv.core.version import VERSION
 from freshkv.evaluation.generation import GenerationRequest, Generator
 from freshkv.evaluation.identity import key_of, seed_of
 from freshkv.evaluation.likelihood import Estimator, LikelihoodRequest
 from freshkv.evaluation.metrics import GenerationTotals
-from freshkv.evaluation.model_args import ModelOptions
+from freshkv.evaluation.model_args import AUTO, ModelOptions
 from freshkv.evaluation.processes import Processes
 from freshkv.evaluation.progress import EvaluationProgress
 from freshkv.evaluation.prompts import encode_text, longest_sequence, truncate_left
@@ -75,7 +76,7 @@ class EvaluationSession:
             policy=options.policy,
             decoder=options.decoder,
             stop_at_eos=options.stop_at_eos,
-            batch_size=options.batch_size,
+            **self._batching,
         )
         records = self._run("answers", requests, AnswerRecord, generator.answer, quiet=quiet)
         self._answers.update({record.key: record for record in records})
@@ -92,9 +93,21 @@ class EvaluationSession:
             samples=options.mc_samples,
             masking=options.mc_masking,
             check_greedy=options.check_greedy,
-            batch_size=options.batch_size,
+            **self._batching,
         )
         return self._run("log-likelihoods", requests, LikelihoodRecord, estimator.score, quiet=quiet)
+
+    @property
+    def _batching(self) -> dict[str, Any]:
+        """How many sequences go together."""
+        size, most, processes = self.options.batch_size, self.options.max_batch_size, self.processes.size
+        # processes that compute on the CPU share its memory
+        mine = 1 / processes if self.subject.model.device.type == "cpu" else 1.0
+        return {
+            "batch_size": None if size == AUTO else size,
+            "max_batch_size": MOST_SLOTS if most is None else most,
+            "memory_share": SHARE * mine,
+        }
 
     # What it knows
 
@@ -194,7 +207,7 @@ class EvaluationSession:
             progress.advance(len(records))
 
         with progress, cpu_threads(self.options.pretrained, self.options.threads):
-            run(left, keep)
+            run(left, keep, progress.say)
         return [found[request.key] for request in requests]
 
     def tell(self, message: str) -> None:

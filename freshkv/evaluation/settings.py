@@ -23,13 +23,18 @@ OnMessage = Callable[[str], None]
 
 @frozen(kw_only=True)
 class DecodingSettings:
-    """What requests must share to be decoded together."""
+    """How a response is decoded. Requests that are decoded together share what tokens are drawn by, ``sampling``."""
 
     gen_length: int  #: response tokens
     block_length: int | None  #: None: one block
     temperature: float
     top_k: int | None
     top_p: float | None
+
+    @property
+    def sampling(self) -> Sampling:
+        """Temperature, top-k and top-p."""
+        return Sampling(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -64,7 +69,7 @@ def settings_of(task: Mapping[str, Any], options: ModelOptions, on_message: OnMe
         top_k=_filter("top_k", task, options, on_message, sampled=temperature > 0),
         top_p=_filter("top_p", task, options, on_message, sampled=temperature > 0),
     )
-    Sampling(temperature=decoding.temperature, top_k=decoding.top_k, top_p=decoding.top_p)
+    _ = decoding.sampling  # raises InputError for values that nothing can be drawn by
     return RequestSettings(decoding=decoding, until=_until(task, options, on_message))
 
 

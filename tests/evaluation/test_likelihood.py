@@ -9,8 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from freshkv import generate
+from freshkv.compare.measure import Subject
+from freshkv.core.errors import DeviceMemoryError
 from freshkv.evaluation.likelihood import Estimator, LikelihoodRequest
 from freshkv.evaluation.masking import LEAST_RATE, draw_masks
+from tests.core.networks import SmallMemory, cpu_has_no_memory
 
 CONTEXT, TARGET = (3, 5, 1), (2, 7, 4, 6)
 
@@ -164,3 +167,37 @@ def test_every_token_is_masked_as_often_as_every_other(masking):
     share = masks.is_masked.double().mean(dim=0)
     expected = 0.6 if masking == "count" else (1 + LEAST_RATE) / 2
     assert torch.allclose(share, torch.full((5,), expected, dtype=torch.float64), atol=0.02)
+
+
+def test_a_batch_is_planned_from_the_memory_and_says_so(subject, monkeypatch):
+    messages, sizes = [], []
+    of = estimator(subject, batch_size=None, max_batch_size=5)
+    monkeypatch.setattr(
+        Estimator, "_pass", lambda self, rows, real=Estimator._pass: (sizes.append(len(rows)), real(self, rows))[1]
+    )
+    found = []
+    of.score([request_of()], found.extend, messages.append)
+    assert max(sizes) == 5
+    assert messages[0].startswith("5 sequences are decoded together")
+    assert found[0].log_likelihood == pytest.approx(score(estimator(subject), request_of())["key"].log_likelihood)
+
+
+def test_where_memory_is_lacking_passes_hold_fewer_samples(subject):
+    small = Subject(SmallMemory(subject.model, 30, cpu_has_no_memory), subject.tokenizer)
+    messages, found = [], []
+    requests = [request_of(), request_of(seed=1, key="other")]
+    estimator(small).score(requests, found.extend, messages.append)
+    # 7 columns each: 16 and 8 sequences are too many, 4 are not, and nothing grows again
+    assert [message.split("with ")[1] for message in messages] == [
+        "16 sequences in a pass. Going on ",
+        "8 sequences in a pass. Going on ",
+    ]
+    expected = score(estimator(subject), *requests)
+    for record in found:
+        assert record.log_likelihood == pytest.approx(expected[record.key].log_likelihood)
+
+
+def test_a_sample_that_does_not_fit_by_itself_is_an_error_that_says_so(subject):
+    small = Subject(SmallMemory(subject.model, 5, cpu_has_no_memory), subject.tokenizer)
+    with pytest.raises(DeviceMemoryError, match=r"One sequence does not fit .* Shorten it \(max_length\)"):
+        estimator(small, batch_size=2).score([request_of()], list.append, lambda message: None)

@@ -57,13 +57,21 @@ def test_a_number_of_sequences_may_come_as_text():
     assert ModelOptions.read({"pretrained": "x", "batch_size": "4", "max_batch_size": 64}).batch_size == 4
 
 
+@pytest.mark.parametrize("text", ["auto", "auto:4"])
+def test_a_batch_may_be_as_large_as_the_memory_allows(text):
+    options = ModelOptions.read({"pretrained": "x", "batch_size": text, "max_batch_size": 8})
+    assert (options.batch_size, options.max_batch_size) == ("auto", 8)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({}, "needs pretrained="),
         ({"pretrained": "x", "polcy": "dual"}, "no option 'polcy'. Did you mean 'policy'?"),
         ({"pretrained": "x", "sigma": 5}, "write + instead of a comma"),
-        ({"pretrained": "x", "batch_size": "auto"}, "expected a number"),
+        ({"pretrained": "x", "batch_size": "all"}, "expected a whole number of at least 1, or auto"),
+        ({"pretrained": "x", "batch_size": 0}, "batch_size is 0"),
+        ({"pretrained": "x", "max_batch_size": 0}, "max_batch_size is 0"),
         ({"pretrained": "x", "gen_length": 0}, "gen_length is 0"),
         ({"pretrained": "x", "mc_masking": "all"}, "expected count or rate"),
         ({"pretrained": "x", "temperature": -1.0}, "temperature is -1.0"),

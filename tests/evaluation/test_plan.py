@@ -7,10 +7,10 @@ from freshkv import generate, load
 from freshkv.core.errors import InputError
 from freshkv.evaluation.plan import (
     PlanInputs,
-    cache_bytes,
     inputs_of,
     plan_evaluation,
     published_step_seconds,
+    sequence_bytes,
     steps_of,
 )
 from freshkv.evaluation.preset import TASKS, find_preset
@@ -41,7 +41,8 @@ def test_a_shape_is_that_of_the_model(model):
 def test_the_cache_is_as_large_as_that_of_a_run(policy):
     model = load("tiny-dream")
     run = generate(model, torch.ones((2, 5), dtype=torch.long), policy=policy, gen_length=4)
-    assert cache_bytes(ModelShape.of("tiny-dream"), policy, 2, 9, 4) == run.stats.cache_bytes
+    planned = inputs(prompt_tokens=5, gen_length=4, block_length=4, batch_size=2, dtype="float32")
+    assert plan_evaluation(ModelShape.of("tiny-dream"), policy, planned).cache_bytes == run.stats.cache_bytes
 
 
 def test_weights_take_two_bytes_each_in_bfloat16():
@@ -73,11 +74,12 @@ def test_a_batch_needs_memory_and_no_other_time():
 
 
 def test_keys_and_values_of_llada_take_half_a_megabyte_a_token():
+    two = inputs(prompt_tokens=1, gen_length=1, block_length=1)
     shape = ModelShape.of("GSAI-ML/LLaDA-8B-Base")
-    assert cache_bytes(shape, "prefix", 1, 1, 2) == 2 * 32 * 4096 * 2 == 524_288
-    assert cache_bytes(shape, "dllm", 1, 1, 2) == 3 * 524_288 // 2
+    assert sequence_bytes(shape, "prefix", two).cache == 2 * 2 * 32 * 4096 * 2 == 2 * 524_288
+    assert sequence_bytes(shape, "dllm", two).cache == 2 * 3 * 524_288 // 2
     dream = ModelShape.of("Dream-org/Dream-v0-Base-7B")
-    assert cache_bytes(dream, "prefix", 1, 1, 2) == 2 * 28 * 4 * 128 * 2
+    assert sequence_bytes(dream, "prefix", two).cache == 2 * 2 * 28 * 4 * 128 * 2
 
 
 def test_the_logits_of_a_long_block_can_be_the_largest_tensor():

@@ -5,8 +5,10 @@ import json
 import pytest
 
 from freshkv.core.errors import InputError, ResultsError
+from freshkv.evaluation.model_args import ModelOptions
+from freshkv.evaluation.processes import Processes
 from freshkv.evaluation.responses import ResponseStore
-from freshkv.evaluation.session import Question
+from freshkv.evaluation.session import EvaluationSession, Question
 
 LONG = " ".join("123456789" * 3)
 
@@ -49,22 +51,23 @@ class Killed(BaseException):
     """What no handler of errors catches."""
 
 
-def test_a_kill_loses_at_most_a_batch_and_nothing_runs_twice(session, tmp_path, monkeypatch):
+def test_a_kill_loses_what_is_being_decoded_and_nothing_runs_twice(session, tmp_path, monkeypatch):
     whole = [record.text for record in session().answer(questions(6))]
     written = []
     append = ResponseStore.append
 
-    def kill_in_the_third_batch(store, records):
-        if len(written) == 2:
+    def kill_at_the_fourth_answer(store, records):
+        if len(written) == 3:
             raise Killed
         written.append(len(records))
         append(store, records)
 
-    monkeypatch.setattr(ResponseStore, "append", kill_in_the_third_batch)
+    monkeypatch.setattr(ResponseStore, "append", kill_at_the_fourth_answer)
     with pytest.raises(Killed):
         session(responses=tmp_path, batch_size=2).answer(questions(6))
     monkeypatch.setattr(ResponseStore, "append", append)
-    assert len(ResponseStore(tmp_path).read()) == 4
+    assert written == [1, 1, 1], "every answer is kept as it is finished"
+    assert len(ResponseStore(tmp_path).read()) == 3
 
     asked = []
     monkeypatch.setattr(
@@ -72,8 +75,34 @@ def test_a_kill_loses_at_most_a_batch_and_nothing_runs_twice(session, tmp_path, 
     )
     again = session(responses=tmp_path, batch_size=2)
     assert [record.text for record in again.answer(questions(6))] == whole
-    assert asked == [2]
+    assert asked == [1, 1, 1]
     assert again.totals.answers == 6
+
+
+def test_answers_that_were_written_before_passes_were_counted_can_be_read(session, tmp_path):
+    session(responses=tmp_path, batch_size=2).answer(questions(2))
+    (path,) = tmp_path.glob("responses-*.jsonl")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({k: v for k, v in line.items() if k != "passes"}) + "\n" for line in lines))
+    again = session(responses=tmp_path, batch_size=2)
+    again.answer(questions(2))
+    assert again.totals.passes == 8
+
+
+def test_answers_of_planned_batches_are_found_again_whatever_was_planned(session, tmp_path, monkeypatch):
+    first = session(responses=tmp_path, batch_size="auto").answer(questions(3))
+    monkeypatch.setattr(ResponseStore, "append", lambda store, records: pytest.fail("runs again"))
+    assert session(responses=tmp_path, batch_size="auto", max_batch_size=1).answer(questions(3)) == first
+
+
+def test_processes_that_compute_on_the_cpu_share_its_memory(subject, checkpoint):
+    options = ModelOptions(pretrained=checkpoint, batch_size="auto")
+    shares = [
+        EvaluationSession(subject, options, Processes(rank=0, size=size, device=None), checkpoint)._batching
+        for size in (1, 4)
+    ]
+    assert shares[0] == {"batch_size": None, "max_batch_size": 64, "memory_share": 0.9}
+    assert shares[1]["memory_share"] == 0.9 / 4
 
 
 def test_log_likelihoods_are_kept_too(session, tmp_path, monkeypatch):
