@@ -6,6 +6,7 @@ A family says in a ``DecoderShape`` where its layers differ: biases, norms of ea
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, cast
 
@@ -203,6 +204,20 @@ def rotary_of(config: PreTrainedConfig, head_width: int) -> Rotary:
             f"config: rotary embedding of type {kind!r} is not implemented; expected default, {', '.join(SCALINGS)}."
         )
     return Rotary(head_width, theta, partial(ROPE_INIT_FUNCTIONS[kind], config))
+
+
+@dataclass(kw_only=True)
+class DiffusionFields:
+    """What makes a diffusion model of a configuration of Transformers: the first base of one, before that class."""
+
+    mask_token_id: int | None = None
+    logits_shift: int = 1  #: 1: row i predicts token i + 1
+    block_causal: int | None = None  #: positions of a block that does not see later ones; None: all see all
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Check what freshkv does not implement."""
+        super().__post_init__(**kwargs)  # type: ignore[misc] # of Transformers' class, which comes next
+        check_decoder(cast("PreTrainedConfig", self))
 
 
 def check_decoder(config: PreTrainedConfig) -> None:

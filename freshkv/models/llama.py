@@ -7,26 +7,17 @@ library), they were trained in place. Either can be told otherwise with ``logits
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, LlamaConfig, PreTrainedConfig
 
-from freshkv.models.decoder import DecoderModel, DecoderShape, check_decoder
+from freshkv.models.decoder import DecoderModel, DecoderShape, DiffusionFields
 
 
-class DiffusionLlamaConfig(LlamaConfig):  # type: ignore[no-untyped-call]
+class DiffusionLlamaConfig(DiffusionFields, LlamaConfig):  # type: ignore[no-untyped-call]
     """The fields of Transformers' own, and those that make a diffusion model of it."""
 
     model_type = "llama"
-
-    mask_token_id: int | None = None
-    logits_shift: int = 1  #: 1: row i predicts token i + 1
-    block_causal: int | None = None  #: positions of a block that does not see later ones; None: all see all
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        """Check what freshkv does not implement."""
-        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
-        check_decoder(self)
 
 
 class A2DLlamaConfig(DiffusionLlamaConfig):  # type: ignore[no-untyped-call]
