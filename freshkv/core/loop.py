@@ -8,6 +8,7 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from freshkv.core.agreement import agreed_commit, agreed_mask, agreed_plan, check_same_run
 from freshkv.core.canvas import Canvas
 from freshkv.core.check import check_commit, check_needs, guarded, verified_positions
 from freshkv.core.decoder import Commit, Decoder
@@ -73,6 +74,8 @@ class DenoisingLoop:
             gathering=options.gathering,
             poison=options.poison,
         )
+        self.division = self.engine.division
+        check_same_run(self.division, canvas, options)
         compared = on_evidence is not None or options.policy.uses_truth
         self.truth = Truth(network, canvas.is_valid, keep_hidden=on_evidence is not None) if compared else None
         self.state = self.state.with_signals(self._no_signals())
@@ -104,10 +107,11 @@ class DenoisingLoop:
             plan_step(self.options.policy, view, network_spec, written=rows, predict_all=self.predict_all)
             for view, rows in zip(views, written, strict=True)
         ]
-        plan, result = self._forward(groups.merge_plans(plans, before.policy_memory), views, groups)
+        plan = agreed_plan(self.division, groups.merge_plans(plans, before.policy_memory))
+        plan, result = self._forward(plan, views, groups)
         predicted = self.predictor.predict(before, result, plan.predict)
         informed = before.after_forward(_refreshed_everywhere(result), predicted, self._signals())
-        commit = self._decode(informed, predicted, groups)
+        commit = agreed_commit(self.division, self._decode(informed, predicted, groups))
         self._give_evidence(before, plan, result, predicted, commit)
         after = informed.after_commit(commit, plan.selection.remember)
         name = type(self.options.decoder).__name__
@@ -129,6 +133,7 @@ class DenoisingLoop:
             layers=engine.spec.layers,
             shift=self.shift,
             drift=lambda: engine.attention_drift,
+            division=self.division,
         )
         result = engine.carried(tokens, questions.choose, questions.probing, plan.visible, verify, plan.watch)
         return questions.answered(), result
@@ -138,9 +143,8 @@ class DenoisingLoop:
         if not decoder.revocable:
             return None
         views = [part.view(part.decoder_memory, self.shift) for part in map(self.state.take, groups.places)]
-        return groups.merge_optional(
-            [verified_positions(decoder, view) for view in views], [v.is_masked for v in views], missing=False
-        )
+        asked = [verified_positions(decoder, view) for view in views]
+        return agreed_mask(self.division, groups.merge_optional(asked, [v.is_masked for v in views], missing=False))
 
     def _no_signals(self) -> dict[str, Tensor]:
         """What ``signals`` holds before the first pass: zeros."""
