@@ -11,13 +11,14 @@ from typing import Any, cast
 
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, LlamaConfig, PreTrainedConfig
 
-from freshkv.models.decoder import DecoderModel, DecoderShape, check_decoder
+from freshkv.models.decoder import DENSE_PLAN, DecoderModel, DecoderShape, check_decoder
 
 
 class DiffusionLlamaConfig(LlamaConfig):  # type: ignore[no-untyped-call]
     """The fields of Transformers' own, and those that make a diffusion model of it."""
 
     model_type = "llama"
+    base_model_tp_plan = DENSE_PLAN
 
     mask_token_id: int | None = None
     logits_shift: int = 1  #: 1: row i predicts token i + 1

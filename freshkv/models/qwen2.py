@@ -11,13 +11,14 @@ from typing import Any, cast
 
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PreTrainedConfig, Qwen2Config
 
-from freshkv.models.decoder import DecoderModel, DecoderShape, check_decoder
+from freshkv.models.decoder import DENSE_PLAN, DecoderModel, DecoderShape, check_decoder
 
 
 class DiffusionQwen2Config(Qwen2Config):  # type: ignore[no-untyped-call]
     """The fields of Transformers' own, and those that make a diffusion model of it."""
 
     model_type = "qwen2"
+    base_model_tp_plan = DENSE_PLAN
 
     mask_token_id: int | None = None
     logits_shift: int = 1  #: 1: row i predicts token i + 1
