@@ -21,7 +21,8 @@ HELP = (
     "Evaluate a model with a cache policy on benchmarks, through lm-evaluation-harness.\n\n"
     "With --preset, few-shot counts, lengths, blocks and the options of every policy are those of a paper; options "
     "given here win over them. Answers are written as they come: stop at any time, and the same command continues. "
-    "Under accelerate launch the problems are shared out among its processes.\n\n"
+    "Under accelerate launch the problems are shared out among its processes; with --tensor-parallel they hold one "
+    "model together.\n\n"
     "\b\n"
     "Examples:\n"
     "  freshkv eval --list\n"
@@ -114,6 +115,7 @@ def evaluate(
     ] = 128,
     dtype: options.Dtype = "auto",
     device: options.Device = "cpu",
+    tensor_parallel: options.TensorParallel = False,
     threads: options.Threads = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what it would take.", rich_help_panel=PLAN)] = False,
     step_ms: Annotated[
@@ -157,8 +159,9 @@ def evaluate(
     with patient():
         settings = [_settings(each, policy, preset, variant, name, given) for each in task]
         if plan:
-            assumed = {"devices": devices, "price_per_hour": price, "prompt_tokens": prompt_tokens}
-            _show_plan(name, variant, settings, step_ms, {**assumed, "problems": problems, "batch_size": batch_size})
+            assumed: dict[str, Any] = {"devices": devices, "price_per_hour": price, "prompt_tokens": prompt_tokens}
+            assumed |= {"problems": problems, "batch_size": batch_size, "tensor_parallel": tensor_parallel}
+            _show_plan(name, variant, settings, step_ms, assumed)
             return
         _run(
             model=name,
@@ -171,6 +174,7 @@ def evaluate(
             allow_code=confirm_run_unsafe_code,
             dtype=dtype,
             device=device,
+            tensor_parallel=tensor_parallel,
             threads=threads,
         )
 
@@ -202,6 +206,8 @@ def _show_plan(
     from freshkv.evaluation.preset import variant_of
     from freshkv.evaluation.shapes import ModelShape
 
+    if assumed["tensor_parallel"] and step_ms is None:
+        raise InputError("Published times of a step are of one device; with --tensor-parallel give yours: --step-ms.")
     shape, plans = ModelShape.of(model), []
     for each in settings:
         seconds = None if step_ms is None else step_ms / 1000
@@ -226,7 +232,7 @@ def _run(**fields: Any) -> None:
 
     evaluation = Evaluation(**fields)
     require_harness()
-    processes = Processes.join()
+    processes = Processes.join(tensor_parallel=evaluation.tensor_parallel)
     try:
         results = run_evaluation(evaluation, processes, say if processes.is_first else None)
     except KeyboardInterrupt as error:

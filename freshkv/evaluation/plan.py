@@ -43,8 +43,14 @@ class PlanInputs:
     step_seconds: float = field(validator=gt(0))  #: of a forward pass; in a batch, one sequence's share of it
     tokens_per_step: float = field(default=1.0, validator=gt(0))  #: committed, of one sequence
     devices: int = field(default=1, validator=ge(1))
+    tensor_parallel: bool = False  #: the devices hold one model together; else each has one and a share of problems
     price_per_hour: float = field(default=0.0, validator=ge(0))  #: of one device, in any currency
     dtype: str = "bfloat16"  #: of weights and caches
+
+    @property
+    def parts(self) -> int:
+        """Devices that hold a model together."""
+        return self.devices if self.tensor_parallel else 1
 
 
 @frozen(kw_only=True)
@@ -71,16 +77,20 @@ class Plan:
 
 
 def plan_evaluation(shape: ModelShape, policy: str, inputs: PlanInputs) -> Plan:
-    """The plan for a model with ``policy``, a spec."""
-    size = _element_size(inputs.dtype)
+    """The plan for a model with ``policy``, a spec. Raises InputError if the devices cannot hold it together."""
+    size, seq, parts = _element_size(inputs.dtype), inputs.prompt_tokens + inputs.gen_length, inputs.parts
+    if shape.spec.kv_heads % parts != 0:
+        raise InputError(
+            f"tensor_parallel: {parts} devices cannot share {shape.spec.kv_heads} key-value heads equally."
+        )
     steps = steps_of(inputs)
     hours = steps * inputs.step_seconds / SECONDS_PER_HOUR
     # a device that is done early waits for the others, and is paid for
     device_hours = hours * inputs.devices
     return Plan(
         inputs=inputs,
-        weight_bytes=shape.parameters * size,
-        cache_bytes=cache_bytes(shape, policy, inputs.batch_size, inputs.prompt_tokens + inputs.gen_length, size),
+        weight_bytes=-(-shape.parameters // parts) * size,
+        cache_bytes=cache_bytes(shape, policy, inputs.batch_size, seq, size, parts=parts),
         working_bytes=working_bytes(shape, inputs, size),
         steps=steps,
         hours=hours,
@@ -90,14 +100,15 @@ def plan_evaluation(shape: ModelShape, policy: str, inputs: PlanInputs) -> Plan:
 
 
 def steps_of(inputs: PlanInputs) -> int:
-    """Forward passes of the device that has most problems: their number, times the steps of a response."""
-    return -(-inputs.problems // inputs.devices) * math.ceil(inputs.gen_length / inputs.tokens_per_step)
+    """Forward passes of the model that has most problems: their number, times the steps of a response."""
+    models = inputs.devices // inputs.parts
+    return -(-inputs.problems // models) * math.ceil(inputs.gen_length / inputs.tokens_per_step)
 
 
-def cache_bytes(shape: ModelShape, policy: str, batch: int, seq: int, size: int) -> int:
+def cache_bytes(shape: ModelShape, policy: str, batch: int, seq: int, size: int, *, parts: int = 1) -> int:
     """What a run's ``RunStats.cache_bytes`` is: keys and values of every row, and the outputs that are carried."""
     spec = shape.spec
-    row = 2 * spec.kv_heads * spec.head_width
+    row = 2 * spec.kv_heads * spec.head_width // parts
     if isinstance(resolve_policy(policy), LayerwisePolicy):
         row += 2 * spec.width
     return spec.layers * batch * seq * row * size
@@ -107,7 +118,7 @@ def working_bytes(shape: ModelShape, inputs: PlanInputs, size: int) -> int:
     """Hidden states and the feed-forward network of all rows, or the logits of the active block: the larger."""
     spec = shape.spec
     rows = inputs.batch_size * (inputs.prompt_tokens + inputs.gen_length)
-    layer = rows * (4 * spec.width + 3 * spec.feed_forward_width) * size
+    layer = rows * (4 * spec.width + 3 * spec.feed_forward_width // inputs.parts) * size
     logits = inputs.batch_size * inputs.block_length * spec.vocabulary * (size + LOGIT_BYTES)
     return max(layer, logits)
 
