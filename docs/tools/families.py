@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from freshkv.models import families
+from freshkv.models.tensor_parallel import can_divide
 
 QWEN2, QWEN3 = "Transformers' `Qwen2ForCausalLM`", "Transformers' `Qwen3ForCausalLM`"
 LLAMA, RECORDED = "Transformers' `LlamaForCausalLM`", "recordings of published code"
@@ -31,9 +32,16 @@ KNOWN: dict[str, tuple[str, str]] = {
 
 
 def rows() -> list[tuple[str, ...]]:
-    """Family, checkpoints, where logits are read, what a row sees, what it is tested against."""
+    """Family, checkpoints, where logits are, what a row sees, whether it can be divided, what it is tested against."""
     return [
-        (f"`{name}`", KNOWN[name][0], _logits(family.config_class()), _sees(family.config_class()), KNOWN[name][1])
+        (
+            f"`{name}`",
+            KNOWN[name][0],
+            _logits(family.config_class()),
+            _sees(family.config_class()),
+            "yes" if can_divide(family) else "no",
+            KNOWN[name][1],
+        )
         for name, family in families().items()
         if name in KNOWN
     ]

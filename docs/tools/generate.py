@@ -75,7 +75,9 @@ def plugins_list() -> str:
 
 def families_table() -> str:
     """Every built-in family of networks."""
-    return _table(("model_type", "checkpoints", "logits", "a row sees", "tested against"), families.rows())
+    return _table(
+        ("model_type", "checkpoints", "logits", "a row sees", "tensor parallel", "tested against"), families.rows()
+    )
 
 
 PARTS = {

@@ -21,7 +21,8 @@ HELP = (
     "Evaluate a model with a cache policy on benchmarks, through lm-evaluation-harness.\n\n"
     "With --preset, few-shot counts, lengths, blocks and the options of every policy are those of a paper; options "
     "given here win over them. Answers are written as they come: stop at any time, and the same command continues. "
-    "Under accelerate launch the problems are shared out among its processes.\n\n"
+    "Under accelerate launch the problems are shared out among its processes; with --tensor-parallel they hold one "
+    "model together.\n\n"
     "\b\n"
     "Examples:\n"
     "  freshkv eval --list\n"
@@ -119,6 +120,7 @@ def evaluate(
     ] = 128,
     dtype: options.Dtype = "auto",
     device: options.Device = "cpu",
+    tensor_parallel: options.TensorParallel = False,
     threads: options.Threads = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what it would take.", rich_help_panel=PLAN)] = False,
     step_ms: Annotated[
@@ -165,7 +167,8 @@ def evaluate(
         settings = [_settings(each, policy, preset, variant, name, given) for each in task]
         if plan:
             assumed: dict[str, Any] = {"devices": devices, "price_per_hour": price, "prompt_tokens": prompt_tokens}
-            assumed |= {"problems": problems, "batch_size": read_batch_size(batch_size)}
+            assumed |= {"problems": problems, "tensor_parallel": tensor_parallel}
+            assumed["batch_size"] = read_batch_size(batch_size)
             _show_plan(name, variant, settings, step_ms, assumed)
             return
         _run(
@@ -179,6 +182,7 @@ def evaluate(
             allow_code=confirm_run_unsafe_code,
             dtype=dtype,
             device=device,
+            tensor_parallel=tensor_parallel,
             threads=threads,
         )
 
@@ -213,6 +217,8 @@ def _show_plan(
 
     if assumed["batch_size"] == AUTO:
         raise InputError("--plan says what a batch takes: give its size as a number, --batch-size 8.")
+    if assumed["tensor_parallel"] and step_ms is None:
+        raise InputError("Published times of a step are of one device; with --tensor-parallel give yours: --step-ms.")
     shape, plans = ModelShape.of(model), []
     for each in settings:
         seconds = None if step_ms is None else step_ms / 1000
@@ -237,7 +243,7 @@ def _run(**fields: Any) -> None:
 
     evaluation = Evaluation(**fields)
     require_harness()
-    processes = Processes.join()
+    processes = Processes.join(tensor_parallel=evaluation.tensor_parallel)
     try:
         results = run_evaluation(evaluation, processes, say if processes.is_first else None)
     except KeyboardInterrupt as error:

@@ -53,7 +53,8 @@ def plan_table(
     inputs = plans[0][1].inputs
     yield Text(
         f"{model}: {parameters / 1e9:.2f} billion weights in {inputs.dtype}, batches of {inputs.batch_size}, "
-        f"prompts of {inputs.prompt_tokens} tokens, devices: {inputs.devices}; time of a step: {source}"
+        f"prompts of {inputs.prompt_tokens} tokens, devices: {inputs.devices}"
+        f"{', which hold the model together' * inputs.tensor_parallel}; time of a step: {source}"
     )
     table = _table(
         "task", "policy", "prob-\nlems", "tokens", "ms a\nstep", "hours", "device-\nhours", "cost", "GB a\ndevice"

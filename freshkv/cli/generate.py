@@ -61,6 +61,7 @@ def generate(
     dtype: options.Dtype = "auto",
     quantise: options.Quantise = None,
     device: options.Device = "cpu",
+    tensor_parallel: options.TensorParallel = False,
     threads: options.Threads = None,
     debug: Debug = False,
 ) -> None:
@@ -72,18 +73,23 @@ def generate(
         from freshkv.compare.prompts import decode_response
         from freshkv.compare.threads import cpu_threads
         from freshkv.models import load
+        from freshkv.models.tensor_parallel import is_first_process
         from freshkv.models.tokenizer import load_tokenizer
 
         tokenizer = load_tokenizer(model)
-        question = ask(prompt, task, seed, problem, tokenizer, raw)
+        silent = tensor_parallel and not is_first_process()  # all who hold the model together have the same answer
+        question = ask(prompt, task, seed, problem, tokenizer, raw, quiet=silent)
         lengths = {"gen_length": gen_length or question.gen_length, "block_length": block_length}
         with cpu_threads(model, threads):
             weights: dict[str, Any] = {} if quantise is None else {"quantization_config": quantise}
-            network = load(model, device=device, dtype=dtype, **weights)
+            where: dict[str, Any] = {"tensor_parallel": True} if tensor_parallel else {"device": device}
+            network = load(model, dtype=dtype, **where, **weights)
             mask = network.network_spec.mask_token_id
-            display = StepDisplay(tokenizer, mask, len(question.ids), delay) if live else None
+            display = StepDisplay(tokenizer, mask, len(question.ids), delay) if live and not silent else None
             as_published = _published(network) if published else {}
             run = _decode(network, question, chosen, display, {**lengths, **sampling, **as_published})
+    if silent:
+        return
     text = decode_response(tokenizer, run.responses[0, : int(run.produced[0])].tolist())
     typer.echo(text)
     _show_facts(run, question.case, text, live=live)

@@ -56,6 +56,14 @@ Quantise = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...", rich_help_panel=MACHINE)]
+TensorParallel = Annotated[
+    bool,
+    typer.Option(
+        "--tensor-parallel",
+        help="Under torchrun: all processes hold the model together, each a share on its own device.",
+        rich_help_panel=MACHINE,
+    ),
+]
 Threads = Annotated[
     int | None,
     typer.Option(

@@ -34,9 +34,16 @@ def check_source(prompt: str | None, task: str | None) -> None:
 
 
 def ask(
-    prompt: str | None, task: str | None, seed: int, problem: int, tokenizer: PreTrainedTokenizerBase, raw: bool
+    prompt: str | None,
+    task: str | None,
+    seed: int,
+    problem: int,
+    tokenizer: PreTrainedTokenizerBase,
+    raw: bool,
+    *,
+    quiet: bool = False,
 ) -> Question:
-    """The question of these arguments; its text is shown. Without prompt and task: of the first task."""
+    """The question of these arguments, shown unless ``quiet``. Without prompt and task: of the first task."""
     from freshkv.compare.cases import draw_case
     from freshkv.compare.experiment import resolve_task
     from freshkv.compare.prompts import encode_prompt
@@ -44,11 +51,13 @@ def ask(
 
     if prompt is not None:
         ids = encode_prompt(tokenizer, prompt, raw=raw)
-        _show_prompt(prompt, ids, tokenizer)
+        if not quiet:
+            _show_prompt(prompt, ids, tokenizer)
         return Question(ids=ids, seed=seed, gen_length=PROMPT_GEN_LENGTH, case=None)
     chosen = resolve_task(next(iter(tasks())) if task is None else task)
     case = draw_case(chosen, seed, problem, tokenizer, raw=raw)
-    _show_prompt(case.problem.prompt, case.prompt, tokenizer)
+    if not quiet:
+        _show_prompt(case.problem.prompt, case.prompt, tokenizer)
     return Question(ids=case.prompt, seed=case.sampling_seed, gen_length=chosen.gen_length, case=case)
 
 

@@ -11,6 +11,7 @@ from freshkv.compare.drift_record import REGIONS, Drift, regions
 from freshkv.compare.drift_summary import AGES, Deviation, DriftSummary
 from freshkv.core.canvas import Canvas
 from freshkv.core.decoder import Decoder
+from freshkv.core.division import UNDIVIDED, division_of
 from freshkv.core.errors import InputError
 from freshkv.core.generate import run_canvas
 from freshkv.core.loop import OnStep, RunOptions
@@ -115,9 +116,10 @@ class _Meter:
         found: dict[str, list[Tensor]] = {}
         for layer in range(self._network.network_spec.layers):
             for kind, mine in _vectors(held, layer).items():
+                division = UNDIVIDED if kind == "hidden" else division_of(self._network)
                 for measure, distance in (("cosine", cosine_distance), ("norm", relative_norm)):
-                    value = distance(mine, _vectors(true, layer)[kind]).float().masked_fill(padding, torch.nan)
-                    found.setdefault(f"{kind}_{measure}", []).append(value)
+                    value = distance(mine, _vectors(true, layer)[kind], division).float()
+                    found.setdefault(f"{kind}_{measure}", []).append(value.masked_fill(padding, torch.nan))
         return {name: torch.stack(layers) for name, layers in found.items()}
 
     def _predictions(self, evidence: Evidence) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from freshkv.core.attention import attention_of
+from freshkv.core.division import UNDIVIDED, Division
 from freshkv.core.pattern import PatternSight
 from freshkv.core.rows import RowSet
 from freshkv.core.store import RowStore
@@ -19,9 +20,9 @@ class AttentionDrift:
     pass before is found from its cached query and the keys as that pass left them.
     """
 
-    def __init__(self, store: RowStore, sight: PatternSight | None = None) -> None:
+    def __init__(self, store: RowStore, sight: PatternSight | None = None, division: Division = UNDIVIDED) -> None:
         self._store = store
-        self._sight = sight
+        self._sight, self._division = sight, division
         self._watch: Tensor | None = None
         self._among: RowSet | None = None  # the layer's rows that _watched is of
         self._watched: RowSet | None = None
@@ -60,8 +61,10 @@ class AttentionDrift:
         products = [
             (one * other).sum(dim=(1, 2)) for one, other in ((paid, self._paid), (paid, paid), (self._paid,) * 2)
         ]
-        together, now, then = (paid.new_zeros(batch).index_add(0, sequence, product) for product in products)
-        return 1 - together / (now * then).sqrt()  # 0 / 0 is NaN
+        sums = [paid.new_zeros(batch).index_add(0, sequence, product) for product in products]
+        together, now, then = self._division.total(torch.stack(sums))  # all heads
+        drift: Tensor = 1 - together / (now * then).sqrt()  # 0 / 0 is NaN
+        return drift
 
     def _seen(self, layer: int, visible: Tensor | None) -> Tensor | None:
         """``visible`` as the watched rows see it."""

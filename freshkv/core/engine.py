@@ -11,6 +11,7 @@ from torch import Tensor
 
 from freshkv.core.attention import attend, weighted_attention, weighted_scores
 from freshkv.core.attention_drift import AttentionDrift
+from freshkv.core.division import division_of
 from freshkv.core.graphs import Record, RecordedPasses
 from freshkv.core.network import Network
 from freshkv.core.pattern import AttentionPattern, PatternSight
@@ -106,8 +107,10 @@ class Engine:
         batch, seq = is_valid.shape
         self.network = network
         self.spec = network.network_spec
+        self.division = division_of(network)
+        self._mine = self.division.part_of(self.spec)  # heads of this process
         self.store = RowStore(
-            self.spec,
+            self._mine,
             batch,
             seq,
             device=network.device,
@@ -134,7 +137,7 @@ class Engine:
         self._visible: Tensor | None = None
         self._sight = Sight(self.spec.layers, gathering)
         self._seen: tuple[VisibleKeys, ...] = ()
-        self._drift = AttentionDrift(self.store, self._pattern) if watch_attention else None
+        self._drift = AttentionDrift(self.store, self._pattern, self.division) if watch_attention else None
         #: float32 [batch]; of the watched rows in the layer that was computed last, NaN where unknown
         self.attention_drift = torch.full((batch,), torch.nan, device=network.device)
 
@@ -211,7 +214,7 @@ class Engine:
     def rollout(self) -> Tensor:
         """Attention rollout of the last pass, float32 [batch, seq]; needs ``keep_queries``."""
         seen = [self._seen_by(layer, rows) for layer, (rows, _) in enumerate(self._queries)]
-        return attention_rollout(self.store, self._queries, self._is_valid, seen)
+        return attention_rollout(self.store, self._queries, self._is_valid, seen, self.division)
 
     def attention_received(self, queries_of: Tensor) -> Tensor:
         """What each key received in the last pass, float32 [batch, layers, seq]; needs ``keep_queries``.
@@ -236,7 +239,7 @@ class Engine:
             keys, _ = self.store.attended(layer, seen)
             part = combine(queries, keys, rows.take(share.flatten()), rows, seen.mask)
             parts.append(seen.spread(part, queries_of.shape[1]))
-        return torch.stack(parts, dim=1)
+        return self.division.mean(torch.stack(parts, dim=1))
 
     def keep(self, sequences: list[int]) -> None:
         """Forget all sequences but these (ascending), in every tensor that is held."""
@@ -358,7 +361,7 @@ class Engine:
     def _nothing_refreshed(self, rows: RowSet) -> None:
         self.attention_drift = torch.full_like(self.attention_drift, torch.nan)
         if self._keep_queries:
-            shape = (0, self.spec.heads, self.spec.head_width)
+            shape = (0, self._mine.heads, self._mine.head_width)
             self._queries.append((rows, torch.empty(shape, device=self.network.device, dtype=self.network.dtype)))
 
     def _movement(
@@ -376,7 +379,7 @@ class Engine:
             return movement.view(shape), None
         fresh = self.network.project_values(layer, probe.take(hidden))
         cached = probe.take(self.store.values(layer).flatten(0, 1))
-        cosine = torch.cosine_similarity(fresh.flatten(1).float(), cached.flatten(1).float(), dim=1)
+        cosine = self.division.cosine(fresh.flatten(1).float(), cached.flatten(1).float())
         probe.put(movement, 1 - cosine)
         if probing.stores:
             self.store.write_values(layer, probe, fresh)

@@ -8,7 +8,9 @@ import torch
 from attrs import evolve
 from torch import Tensor
 
+from freshkv.core.agreement import agreed_mask
 from freshkv.core.check import check_tensor, guarded
+from freshkv.core.division import UNDIVIDED, Division
 from freshkv.core.engine import Probing
 from freshkv.core.errors import PolicyError
 from freshkv.core.groups import Groups
@@ -29,6 +31,7 @@ class LayerQuestions:
 
     ``drift`` gives the attention drift of the layer that was computed last, float32 [batch]; ``layers`` counts the
     network's. ``computed``, bool [batch, seq], leaves rows out, whatever the policy says; None: it leaves none out.
+    ``division`` has the processes agree.
     """
 
     def __init__(
@@ -42,9 +45,11 @@ class LayerQuestions:
         shift: int,
         drift: Callable[[], Tensor],
         computed: Tensor | None = None,
+        division: Division = UNDIVIDED,
     ) -> None:
         self._policy, self._views, self._groups, self._plan = policy, views, groups, plan
         self._layers, self._shift, self._drift = layers, shift, drift
+        self._division = division
         self._below = torch.zeros_like(plan.rows)
         self._added = torch.zeros_like(plan.rows)
         self._apart = probes_apart(policy)
@@ -59,6 +64,7 @@ class LayerQuestions:
             below = self._groups.split(self._below)
             asked = [self._ask_probe(view, layer, rows) for view, rows in zip(self._views, below, strict=True)]
             probed = self._groups.merge_optional(asked, [view.is_masked for view in self._views], missing=False)
+            probed = agreed_mask(self._division, probed)
             self._probe = None if probed is None else RowSet.of(self._leave_out(probed))
         return self._probe
 
@@ -67,7 +73,7 @@ class LayerQuestions:
         facts = (self._groups.split(fact) for fact in (movement, self._below, self._drift()))
         layers = [LayerView(layer, self._layers, *parts) for parts in zip(*facts, strict=True)]
         answers = [self._ask_rows(view, facts) for view, facts in zip(self._views, layers, strict=True)]
-        self._below = self._groups.merge(answers)
+        self._below = self._division.first(self._groups.merge(answers))
         if layer == self._layers - 1 and self._policy.predicts == "refreshed":
             self._added = rescued(self._below, self._plan.predict & self._plan.due, self._shift)
             if bool(self._added.any()):

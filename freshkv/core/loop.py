@@ -9,6 +9,7 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor
 
+from freshkv.core.agreement import agreed_commit, agreed_mask, agreed_plan, check_same_run
 from freshkv.core.check import check_commit, check_needs, guarded, verified_positions
 from freshkv.core.decoder import Commit, Decoder
 from freshkv.core.engine import Engine, ForwardResult, Padding, engine_options
@@ -85,6 +86,8 @@ class DenoisingLoop:
             padding=padding,
             poison=options.poison,
         )
+        self.division = self.engine.division
+        check_same_run(self.division, start, options)
         self.truth: Truth | None = None
         if on_evidence is not None or policy.uses_truth:
             self.truth = Truth(network, start.is_valid, keep_hidden=on_evidence is not None, padding=padding)
@@ -113,11 +116,11 @@ class DenoisingLoop:
         groups = Groups(tuple(before.groups()))
         views = [part.view(part.policy_memory, self.shift) for part in map(before.take, groups.places)]
         plans = [plan_step(self.options.policy, view, network_spec, predict_all=self.predict_all) for view in views]
-        plan = self._without_padding(groups.merge_plans(plans, before.policy_memory))
+        plan = agreed_plan(self.division, self._without_padding(groups.merge_plans(plans, before.policy_memory)))
         plan, result, wanted = self._forward(plan, views, groups)
         predicted = self.predictor.predict(before, result, plan.predict, wanted)
         informed = before.after_forward(self._refreshed(result), predicted, self._signals())
-        commit = self._decode(informed, predicted, groups)
+        commit = agreed_commit(self.division, self._decode(informed, predicted, groups))
         self._give_evidence(before, plan, result, predicted, commit)
         after = informed.after_commit(commit, plan.selection.remember)
         name = type(self.options.decoder).__name__
@@ -168,6 +171,7 @@ class DenoisingLoop:
             shift=self.shift,
             drift=lambda: engine.attention_drift,
             computed=self.state.is_valid if self.options.packed else None,
+            division=self.division,
         )
         result = engine.carried(tokens, questions.choose, questions.probing, plan.visible, verify, plan.watch)
         plan = questions.answered()
@@ -179,9 +183,8 @@ class DenoisingLoop:
         if not decoder.revocable:
             return None
         views = [part.view(part.decoder_memory, self.shift) for part in map(self.state.take, groups.places)]
-        return groups.merge_optional(
-            [verified_positions(decoder, view) for view in views], [v.is_masked for v in views], missing=False
-        )
+        asked = [verified_positions(decoder, view) for view in views]
+        return agreed_mask(self.division, groups.merge_optional(asked, [v.is_masked for v in views], missing=False))
 
     def _no_signals(self, start: RunState) -> dict[str, Tensor]:
         """What ``signals`` holds before the first pass: zeros."""

@@ -48,7 +48,9 @@ class NetworkSpec:
 class Network(Protocol):
     """The adapter protocol: implement this and every policy and decoder runs on your model.
 
-    ``dtype`` is that of hidden states and caches; ``device`` where the weights are.
+    ``dtype`` is that of hidden states and caches; ``device`` where the weights are. A network whose heads are divided
+    among processes also has an attribute ``division`` (see ``freshkv.core.division``); ``heads`` and ``kv_heads`` below
+    are then those of this process.
     """
 
     @property

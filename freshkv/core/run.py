@@ -15,13 +15,13 @@ class RunStats:
     """Counters and measurements of one run."""
 
     forwards: int  #: forward passes
-    rows_computed: int  #: over all passes, mean over layers
+    rows_computed: int  #: over all passes, mean over layers; of the whole model, also where processes share it
     tokens_committed: int  #: response positions that hold a decided token at the end, all sequences
     tokens_produced: int  #: response tokens up to and including the first EOS (all of them where none stops the run)
     seconds: float  #: wall-clock time of the decoding, without loading and checking
     peak_bytes: int  #: CUDA: most memory allocated; CPU: most memory resident in the process during the run
-    cache_bytes: int  #: size of the cached tensors
-    cost: Cost  #: operations and bytes, whatever the machine
+    cache_bytes: int  #: size of the cached tensors in this process
+    cost: Cost  #: operations and bytes of the whole model, whatever the machine
 
     @property
     def tokens_per_forward(self) -> float:

@@ -9,6 +9,7 @@ import torch
 from attrs import frozen
 
 from freshkv.core.capacity import MOST_SLOTS, SHARE, SequenceBytes, SlotPlan, in_gb, workload_of
+from freshkv.core.division import Division, division_of
 from freshkv.core.errors import DeviceMemoryError, NumericalError
 from freshkv.core.loop import RunOptions
 from freshkv.core.memory import free_bytes
@@ -28,6 +29,10 @@ class Serving:
     eos_token_id: int | None = None
     keep_traces: bool = False
     on_message: OnMessage | None = None
+
+    @property
+    def _division(self) -> Division:
+        return division_of(self.model)
 
     # tensors made in inference mode count no versions, and the guard against policies that write reads them
     @torch.inference_mode(mode=False)
@@ -77,7 +82,8 @@ class Serving:
             yield from packing.run()
         except Exception as error:
             lacking = shortage(error)
-            if lacking is None:
+            # of several processes with a part of the model each, the others would wait for this one for ever
+            if lacking is None or self._division.parts > 1:
                 raise
         else:
             return None
@@ -85,14 +91,15 @@ class Serving:
         return lacking
 
     def _planned(self, queue: RequestQueue, share: float, most: int) -> int:
-        free = free_bytes(self.model.device)
+        # processes that hold the model together decode the same sequences, so that one of them plans for all
+        free = int(self._division.first(torch.tensor(free_bytes(self.model.device), device=self.model.device)))
         plan = SlotPlan(sequence=self._sequence(queue.waiting), free=free, share=share, most=min(most, len(queue)))
         if self.on_message is not None and len(queue) > 1:
             self.on_message(str(plan))
         return plan.slots
 
     def _sequence(self, requests: Sequence[Request]) -> SequenceBytes:
-        spec, options = self.model.network_spec, self.options
+        spec, options = self._division.part_of(self.model.network_spec), self.options
         parts = (options.policy, options.decoder, options.sampling)
         return workload_of(requests, *parts, spec=spec, dtype=self.model.dtype).bytes(spec)
 

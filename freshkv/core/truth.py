@@ -11,9 +11,9 @@ from collections.abc import Callable
 import torch
 from attrs import frozen
 from torch import Tensor
-from torch.nn import functional
 
 from freshkv.core.decoder import Commit
+from freshkv.core.division import UNDIVIDED, Division
 from freshkv.core.engine import Engine, ForwardResult, Padding
 from freshkv.core.network import Network
 from freshkv.core.predict import Predicted, logits_at
@@ -27,23 +27,22 @@ ROUNDING = 1e-9
 _ELEMENTS = -1  #: the axis of a vector's elements
 
 
-def cosine_distance(held: Tensor, true: Tensor) -> Tensor:
+def cosine_distance(held: Tensor, true: Tensor, division: Division = UNDIVIDED) -> Tensor:
     """1 - cosine of vectors [..., elements] to [...]: float32, float64 for float64 vectors; exactly 0 for equal ones.
 
     Computed as half the squared distance of the unit vectors, which keeps its digits where the cosine is nearly 1.
+    ``division`` says how the elements are divided among processes.
     """
     exact = torch.promote_types(held.dtype, torch.float32)
-    chord = functional.normalize(held.to(exact), dim=_ELEMENTS) - functional.normalize(true.to(exact), dim=_ELEMENTS)
-    return chord.square().sum(dim=_ELEMENTS) / 2
+    chord = division.unit(held.to(exact)) - division.unit(true.to(exact))
+    return division.total(chord.square().sum(dim=_ELEMENTS)) / 2
 
 
-def relative_norm(held: Tensor, true: Tensor) -> Tensor:
+def relative_norm(held: Tensor, true: Tensor, division: Division = UNDIVIDED) -> Tensor:
     """Norm of the difference over the norm of ``true``, of vectors [..., elements] to [...]; precision as above."""
     exact = torch.promote_types(held.dtype, torch.float32)
     difference, true = (held.to(exact) - true.to(exact)), true.to(exact)
-    size: Tensor = true.norm(dim=_ELEMENTS).clamp(min=torch.finfo(exact).tiny)
-    ratio: Tensor = difference.norm(dim=_ELEMENTS) / size
-    return ratio
+    return division.norm(difference) / division.norm(true).clamp(min=torch.finfo(exact).tiny)
 
 
 class Truth:
@@ -84,12 +83,16 @@ class Truth:
         """
         layers = []
         for layer in range(self._engine.spec.layers):
-            keys = cosine_distance(cached.keys(layer).flatten(2), self.store.keys(layer).flatten(2))
-            values = cosine_distance(cached.values(layer).flatten(2), self.store.values(layer).flatten(2))
+            keys = self._distance(cached.keys(layer), self.store.keys(layer))
+            values = self._distance(cached.values(layer), self.store.values(layer))
             layers.append((keys + values) / 2)
         drift = torch.stack(layers, dim=1)
         nothing = (drift < ROUNDING) | ~(self._is_valid & cached.written)[:, None]
         return drift.masked_fill(nothing, 0.0).float()
+
+    def _distance(self, held: Tensor, true: Tensor) -> Tensor:
+        """Of all heads: [batch, seq, kv_heads, head_width] to [batch, seq]."""
+        return cosine_distance(held.flatten(2), true.flatten(2), self._engine.division)
 
     @torch.no_grad()
     def logits(self, positions: Tensor) -> Tensor:

@@ -43,6 +43,7 @@ class Evaluation:
     allow_code: bool = False  #: tasks may execute what the model writes
     dtype: str = "auto"
     device: str = "cpu"
+    tensor_parallel: bool = False  #: all processes of the launcher hold the model together
     threads: int | None = None
 
     def __attrs_post_init__(self) -> None:
@@ -71,6 +72,7 @@ class Evaluation:
             responses=self.folder / "responses",
             dtype=self.dtype,
             device=self.device,
+            tensor_parallel=self.tensor_parallel,
             threads=self.threads,
         )
         return options.to_dict()
@@ -98,16 +100,20 @@ def run_evaluation(
     with _permission_to_run_code(evaluation.allow_code):
         from freshkv.evaluation.tasks import find_tasks
 
-        processes = Processes.join() if processes is None else processes
+        if processes is None:
+            processes = Processes.join(tensor_parallel=evaluation.tensor_parallel)
         names = [settings.harness_task for settings in evaluation.settings]
         manager, unsafe = find_tasks(names, evaluation.include_path, say)
         evaluation.check_code(unsafe)
-        identity = hash_model(evaluation.model)
+        identity = processes.from_first(lambda: hash_model(evaluation.model))
         facts = {"model": evaluation.model, "model_hash": identity, "limit": evaluation.limit}
         file = EvaluationFile(evaluation.folder / "results.json", facts)
         file.check(evaluation.settings)
         options = evaluation.settings[0].model_options(
-            pretrained=evaluation.model, dtype=evaluation.dtype, device=evaluation.device
+            pretrained=evaluation.model,
+            dtype=evaluation.dtype,
+            device=evaluation.device,
+            tensor_parallel=evaluation.tensor_parallel,
         )
         subject = load_subject(options, processes)
         loaded = {"subject": subject, "processes": processes, "identity": identity}
@@ -143,7 +149,7 @@ def _run_task(
         torch_random_seed=settings.seed,
         fewshot_random_seed=settings.seed,
     )
-    if outcome is None:  # not the first process
+    if outcome is None or not model.processes.is_first:
         return None
     return TaskResult(
         settings=settings,

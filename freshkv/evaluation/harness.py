@@ -45,9 +45,10 @@ class FreshkvLM(TemplateLM):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         options = ModelOptions.read({**arguments, "device": available_device(arguments.get("device"))})
-        self.processes = Processes.join() if processes is None else processes
+        self.processes = Processes.join(tensor_parallel=options.tensor_parallel) if processes is None else processes
         subject = load_subject(options, self.processes) if subject is None else subject
-        identity = identity_of(options) if identity is None else identity
+        if identity is None:
+            identity = self.processes.from_first(lambda: identity_of(options))
         self.session = EvaluationSession(subject, options, self.processes, identity)
         self.tokenizer = subject.tokenizer
         self._rank, self._world_size = self.processes.rank, self.processes.size

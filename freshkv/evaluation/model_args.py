@@ -100,12 +100,13 @@ class ModelOptions:
     responses: Path | None = field(default=None, converter=_path)  #: folder that keeps results as they come
     dtype: str = "auto"  #: "auto": the checkpoint's own
     device: str = field(default="cpu", converter=_device)
+    tensor_parallel: bool = False  #: all processes of the launcher hold the model together, each on its own device
     threads: int | None = None  #: CPU threads; None: one for the bundled models, else as torch is set
 
     def __attrs_post_init__(self) -> None:
         for name in ("gen_length", "block_length", "max_batch_size", "max_length", "mc_samples", "threads"):
             _check_count(name, getattr(self, name))
-        for name in ("stop_at_eos", "use_until", "check_greedy"):
+        for name in ("stop_at_eos", "use_until", "check_greedy", "tensor_parallel"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} is {getattr(self, name)!r}; expected True or False.")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:

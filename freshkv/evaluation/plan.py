@@ -41,8 +41,14 @@ class PlanInputs:
     step_seconds: float = field(validator=gt(0))  #: of a forward pass; in a batch, one sequence's share of it
     tokens_per_step: float = field(default=1.0, validator=gt(0))  #: committed, of one sequence
     devices: int = field(default=1, validator=ge(1))
+    tensor_parallel: bool = False  #: the devices hold one model together; else each has one and a share of problems
     price_per_hour: float = field(default=0.0, validator=ge(0))  #: of one device, in any currency
     dtype: str = "bfloat16"  #: of weights and caches
+
+    @property
+    def parts(self) -> int:
+        """Devices that hold a model together."""
+        return self.devices if self.tensor_parallel else 1
 
 
 @frozen(kw_only=True)
@@ -69,7 +75,11 @@ class Plan:
 
 
 def plan_evaluation(shape: ModelShape, policy: str, inputs: PlanInputs) -> Plan:
-    """The plan for a model with ``policy``, a spec."""
+    """The plan for a model with ``policy``, a spec. Raises InputError if the devices cannot hold it together."""
+    if shape.spec.kv_heads % inputs.parts != 0:
+        raise InputError(
+            f"tensor_parallel: {inputs.parts} devices cannot share {shape.spec.kv_heads} key-value heads equally."
+        )
     each = sequence_bytes(shape, policy, inputs)
     steps = steps_of(inputs)
     hours = steps * inputs.step_seconds / SECONDS_PER_HOUR
@@ -77,7 +87,7 @@ def plan_evaluation(shape: ModelShape, policy: str, inputs: PlanInputs) -> Plan:
     device_hours = hours * inputs.devices
     return Plan(
         inputs=inputs,
-        weight_bytes=shape.parameters * _element_size(inputs.dtype),
+        weight_bytes=-(-shape.parameters // inputs.parts) * _element_size(inputs.dtype),
         cache_bytes=inputs.batch_size * (each.total - each.working),
         working_bytes=inputs.batch_size * each.working,
         steps=steps,
@@ -88,12 +98,13 @@ def plan_evaluation(shape: ModelShape, policy: str, inputs: PlanInputs) -> Plan:
 
 
 def steps_of(inputs: PlanInputs) -> int:
-    """Forward passes of the device that has most problems: their number, times the steps of a response."""
-    return -(-inputs.problems // inputs.devices) * math.ceil(inputs.gen_length / inputs.tokens_per_step)
+    """Forward passes of the model that has most problems: their number, times the steps of a response."""
+    models = inputs.devices // inputs.parts
+    return -(-inputs.problems // models) * math.ceil(inputs.gen_length / inputs.tokens_per_step)
 
 
 def sequence_bytes(shape: ModelShape, policy: str, inputs: PlanInputs) -> SequenceBytes:
-    """What each sequence of a batch takes."""
+    """What each sequence of a batch takes on one device, which may hold a part of the heads."""
     workload = Workload(
         policy=resolve_policy(policy),
         decoder=resolve_decoder("confidence"),
@@ -102,7 +113,14 @@ def sequence_bytes(shape: ModelShape, policy: str, inputs: PlanInputs) -> Sequen
         block_length=inputs.block_length,
         element_size=_element_size(inputs.dtype),
     )
-    return workload.bytes(shape.spec)
+    spec, parts = shape.spec, inputs.parts
+    mine = attrs.evolve(
+        spec,
+        heads=spec.heads // parts,
+        kv_heads=spec.kv_heads // parts,
+        feed_forward_width=-(-spec.feed_forward_width // parts),
+    )
+    return workload.bytes(mine)
 
 
 def inputs_of(settings: TaskSettings, step_seconds: float, **others: Any) -> PlanInputs:

@@ -45,8 +45,12 @@ class Question:
 
 def load_subject(options: ModelOptions, processes: Processes) -> Subject:
     """Model and tokenizer, on this process's own device where there are several processes."""
-    device = options.device if processes.device is None else processes.device
-    return Subject(load(options.pretrained, device=device, dtype=options.dtype), load_tokenizer(options.pretrained))
+    if options.tensor_parallel:
+        model = load(options.pretrained, dtype=options.dtype, tensor_parallel=True)
+    else:
+        device = options.device if processes.device is None else processes.device
+        model = load(options.pretrained, device=device, dtype=options.dtype)
+    return Subject(model, load_tokenizer(options.pretrained))
 
 
 def identity_of(options: ModelOptions) -> str:
@@ -136,7 +140,7 @@ class EvaluationSession:
             "origins": {part.name: origin_of(type(part)) for part in (policy, decoder)},
             "device": device_name(model.device),
             "dtype": str(model.dtype).removeprefix("torch."),
-            "processes": self.processes.size,
+            "processes": self.processes.size * self.processes.parts,
         }
 
     # From texts to requests
@@ -187,13 +191,15 @@ class EvaluationSession:
             *(VERSION, torch.__version__, self.identity),
             *(options.policy.spec, options.decoder.spec, options.stop_at_eos, options.seed, options.batch_size),
             *(str(model.dtype), device_name(model.device)),
+            *((self.processes.parts,) if self.processes.parts > 1 else ()),
         ]
 
     # Running and keeping them
 
     def _run(self, what: str, requests: Sequence[Any], kind: type[Any], run: Any, *, quiet: bool) -> list[Any]:
         store = None if self.options.responses is None else ResponseStore(self.options.responses)
-        found: dict[str, Record] = {} if store is None else known(store.read(), kind)
+        # read once: the first process writes while the others may still be reading, and all must do the same
+        found = self.processes.from_first(lambda: {} if store is None else known(store.read(), kind))
         wanted = {request.key: request for request in requests}
         left = [request for key, request in wanted.items() if key not in found]
         progress = EvaluationProgress(what, len(left), visible=self.processes.is_first and not quiet)
@@ -201,7 +207,7 @@ class EvaluationSession:
             progress.say(f"{len(wanted) - len(left)} of {len(wanted)} {what} are in {self.options.responses} already.")
 
         def keep(records: Sequence[Record]) -> None:
-            if store is not None:
+            if store is not None and self.processes.part == 0:
                 store.append(records)
             found.update({record.key: record for record in records})
             progress.advance(len(records))

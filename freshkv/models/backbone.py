@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import MaskedLMOutput
 
+from freshkv.core.division import Division
 from freshkv.core.errors import InputError
 from freshkv.core.network import NetworkSpec
 from freshkv.core.pattern import AttentionPattern
 from freshkv.models.layers import Layer, Rotary, attention
+from freshkv.models.tensor_parallel import division_among
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -69,6 +71,11 @@ class LlamaLikeModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         """The output head, weight [vocabulary, width]."""
 
     # The adapter protocol
+
+    @property
+    def division(self) -> Division:
+        """How the heads are divided among processes; not at all, unless the weights were read with tensor parallel."""
+        return division_among(self.tp_size, self._device_mesh)
 
     def embed_rows(self, tokens: Tensor) -> Tensor:
         """Token ids, long [rows], to hidden states [rows, width]."""

@@ -20,12 +20,31 @@ from freshkv.core.network import NetworkSpec
 from freshkv.models.backbone import LlamaLikeModel
 from freshkv.models.configuration import end_token, mask_token, require_implemented
 from freshkv.models.layers import Layer, RMSNorm, Rotary, gated, project_heads, split_heads
+from freshkv.models.tensor_parallel import EMBEDDING, HEAD, INPUTS, OUTPUTS
 
 #: ways of scaling rotary embedding that do not depend on the length of the text
 SCALINGS = ("linear", "llama3", "yarn")
 
 #: fields that would change the network, and the values that this file implements
 IMPLEMENTED: dict[str, tuple[Any, ...]] = {"hidden_act": ("silu",)}
+
+
+#: how tensor parallel divides the ends of the network, and the projections of attention
+ENDS_PLAN = {"model.embed_tokens": EMBEDDING, "lm_head": HEAD}
+ATTENTION_PLAN = {
+    **{f"model.layers.*.self_attn.{name}_proj": OUTPUTS for name in ("q", "k", "v")},
+    "model.layers.*.self_attn.o_proj": INPUTS,
+}
+
+
+def feed_forward_plan(name: str) -> dict[str, str]:
+    """How it divides a gated network, ``name`` within a layer."""
+    module = f"model.layers.*.{name}"
+    return {f"{module}.gate_proj": OUTPUTS, f"{module}.up_proj": OUTPUTS, f"{module}.down_proj": INPUTS}
+
+
+#: of a network whose layers all have one gated network, ``mlp``
+DENSE_PLAN = {**ENDS_PLAN, **ATTENTION_PLAN, **feed_forward_plan("mlp")}
 
 
 @frozen(kw_only=True)

@@ -17,7 +17,7 @@ from freshkv.models.configuration import (
     require_positive,
     take_rope_theta,
 )
-from freshkv.models.decoder import DecoderModel, DecoderShape
+from freshkv.models.decoder import DENSE_PLAN, DecoderModel, DecoderShape
 
 #: fields of official configurations that would change the network, and the values that this file implements
 IMPLEMENTED: dict[str, tuple[Any, ...]] = {
@@ -35,6 +35,7 @@ class DreamConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     """
 
     model_type = "Dream"
+    base_model_tp_plan = DENSE_PLAN
 
     vocab_size: int = 152064
     hidden_size: int = 3584

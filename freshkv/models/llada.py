@@ -22,6 +22,7 @@ from freshkv.models.configuration import (
     take_rope_theta,
 )
 from freshkv.models.layers import Layer, RMSNorm, Rotary, gated, project_heads, split_heads
+from freshkv.models.tensor_parallel import EMBEDDING, HEAD, INPUTS, OUTPUTS
 
 #: fields of official configurations that would change the network, and the values that this file implements
 IMPLEMENTED: dict[str, tuple[Any, ...]] = {
@@ -38,6 +39,14 @@ IMPLEMENTED: dict[str, tuple[Any, ...]] = {
     "clip_qkv": (None,),
 }
 
+#: how tensor parallel divides the modules
+PLAN = {
+    "model.transformer.wte": EMBEDDING,
+    **{f"model.transformer.blocks.*.{name}_proj": OUTPUTS for name in ("q", "k", "v", "ff", "up")},
+    **{f"model.transformer.blocks.*.{name}_out": INPUTS for name in ("attn", "ff")},
+    "model.transformer.ff_out": HEAD,
+}
+
 
 class LLaDAConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     """The official fields of a LLaDA checkpoint; those that do not change the network are kept as they are.
@@ -48,6 +57,7 @@ class LLaDAConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     """
 
     model_type = "llada"
+    base_model_tp_plan = PLAN
     attribute_map = {  # noqa: RUF012 - Transformers' own declaration
         "hidden_size": "d_model",
         "num_hidden_layers": "n_layers",

@@ -19,7 +19,15 @@ from freshkv.models.configuration import (
     require_positive,
     take_rope_theta,
 )
-from freshkv.models.decoder import DecoderLayer, DecoderMLP, DecoderModel, DecoderShape
+from freshkv.models.decoder import (
+    ATTENTION_PLAN,
+    ENDS_PLAN,
+    DecoderLayer,
+    DecoderMLP,
+    DecoderModel,
+    DecoderShape,
+    feed_forward_plan,
+)
 from freshkv.models.experts import make_experts, mix
 
 #: fields of official configurations that would change the network, and the values that this file implements
@@ -34,6 +42,9 @@ IMPLEMENTED: dict[str, tuple[Any, ...]] = {
     "routed_scaling_factor": (1, None),
 }
 
+#: how tensor parallel divides the modules: all processes hold a part of every expert
+PLAN = {**ENDS_PLAN, **ATTENTION_PLAN, **feed_forward_plan("mlp.experts.*")}
+
 
 class LLaDAMoEConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     """The official fields of an LLaDA-MoE checkpoint. The defaults are those of LLaDA-MoE-7B-A1B, but for token ids.
@@ -42,6 +53,7 @@ class LLaDAMoEConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     """
 
     model_type = "lladamoe"
+    base_model_tp_plan = PLAN
 
     vocab_size: int = 157184
     hidden_size: int = 2048
@@ -77,6 +89,13 @@ class LLaDAMoEConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         self.rope_theta = take_rope_theta(kwargs, default=self.rope_theta)
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
         self.check()
+        self.base_model_tp_plan = self._plan()  # type: ignore[misc]  # not every checkpoint has all kinds of layers
+
+    def _plan(self) -> dict[str, str]:
+        dense = feed_forward_plan("mlp") if 0 in cast("list[int]", self.moe_layer_freq) else {}
+        shared = {} if self.shared_expert_intermediate_size is None else feed_forward_plan("shared_expert")
+        experts = PLAN if 1 in cast("list[int]", self.moe_layer_freq) else {**ENDS_PLAN, **ATTENTION_PLAN}
+        return {**experts, **dense, **shared}
 
     def check(self) -> None:
         """Raise CheckpointError unless freshkv implements exactly this network."""

@@ -11,13 +11,14 @@ from typing import cast
 
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, LlamaConfig, PreTrainedConfig
 
-from freshkv.models.decoder import DecoderModel, DecoderShape, DiffusionFields
+from freshkv.models.decoder import DENSE_PLAN, DecoderModel, DecoderShape, DiffusionFields
 
 
 class DiffusionLlamaConfig(DiffusionFields, LlamaConfig):  # type: ignore[no-untyped-call]
     """The fields of Transformers' own, and those that make a diffusion model of it."""
 
     model_type = "llama"
+    base_model_tp_plan = DENSE_PLAN
 
 
 class A2DLlamaConfig(DiffusionLlamaConfig):  # type: ignore[no-untyped-call]

@@ -28,8 +28,16 @@ from freshkv.models.placement import (
 )
 from freshkv.models.prepacked import prepack
 from freshkv.models.quantisation import quantisation
-from freshkv.models.registry import bundled_models
+from freshkv.models.registry import bundled_models, families
 from freshkv.models.source import CONFIG_FILES, HUB_OPTIONS, WEIGHT_FILES, locate
+from freshkv.models.tensor_parallel import (
+    check_divisible,
+    check_options,
+    count_processes,
+    excluded_by_division,
+    load_options,
+    own_device,
+)
 from freshkv.models.token_ids import TOKEN_FILES, highest_added_token
 
 
@@ -39,6 +47,7 @@ def load(
     dtype: str | torch.dtype | None = None,
     *,
     prepacked: bool = False,
+    tensor_parallel: bool = False,
     **options: Any,
 ) -> LlamaLikeModel:
     """A network in eval mode, its parameters frozen (``requires_grad`` False).
@@ -50,30 +59,36 @@ def load(
     name: "int8", "int4", "nf4". No tokenizer is needed. ``prepacked`` lays the weights out for few rows on a CPU (see
     ``freshkv.models.prepacked``): cached steps are up to half as long, and the model can no longer be trained or moved.
 
+    ``tensor_parallel`` divides the network among the processes that a launcher started (``torchrun --nproc-per-node
+    2``): each keeps its share of the heads and of the feed-forward columns on its own device, and all of them make the
+    same calls with the same arguments. ``device`` is then left out.
+
     Raises UnknownNameError for a bare word that is no bundled model; CheckpointError for a checkpoint that is absent,
     of an unknown or unimplemented architecture, incomplete or corrupt, or without a mask token; InputError for a
-    device, dtype, ``device_map``, ``quantization_config`` or ``prepacked`` that cannot be used here. Nothing is ever
-    left at random values.
+    device, dtype, ``device_map``, ``quantization_config``, ``prepacked`` or ``tensor_parallel`` that cannot be used
+    here. Nothing is ever left at random values.
     """
     older_name = options.pop("torch_dtype", None)  # Transformers' own until version 5
     dtype = older_name if dtype is None else dtype
     check_one_device(device, options)
+    check_options(options, tensor_parallel=tensor_parallel)
+    if tensor_parallel and prepacked:
+        raise excluded_by_division("prepacked=True")
+    parts = count_processes() if tensor_parallel else 1
     if isinstance(options.get("quantization_config"), str):
         options["quantization_config"] = quantisation(options["quantization_config"])
-    target = usable_device(device)
+    target = usable_device(own_device(device) if tensor_parallel else device)
     check_dtype(dtype)
     hub_options = {name: options.pop(name) for name in HUB_OPTIONS & options.keys()}
     folder = locate(name_or_path, CONFIG_FILES + TOKEN_FILES, hub_options)
     family, config, options = configure(folder, options)
     folder = locate(name_or_path, CONFIG_FILES + TOKEN_FILES + WEIGHT_FILES, hub_options)
     headers = read_headers(folder)
-    _check_fit(family, config, headers, folder)
+    skeleton = _check_fit(family, config, headers, folder)
     config.dtype = choose_dtype(dtype, config, headers)
-    quantised = "quantization_config" in options or is_quantised(config)
-    if quantised:
-        options.setdefault("device_map", {"": target})  # such weights are made where they stay
+    options |= _where(skeleton, options, target, parts)
     model = _read(family, config, folder, options)
-    if "device_map" not in options:
+    if "device_map" not in options and parts == 1:
         cast("torch.nn.Module", model).to(target)
     check_placement(model)
     model.train(False)
@@ -85,7 +100,8 @@ def load(
 
 def _check_fit(
     family: type[LlamaLikeModel], config: PreTrainedConfig, headers: Mapping[str, TensorHeader], folder: Path
-) -> None:
+) -> LlamaLikeModel:
+    """The model without its weights, once it is known to fit them."""
     with torch.device("meta"):  # names and shapes only
         skeleton = family(deepcopy(config))
     if not is_quantised(config):  # tensors of quantised checkpoints are the quantiser's; _read looks at what it made
@@ -100,6 +116,18 @@ def _check_fit(
             f"{folder}: the tokenizer's token {added[0]} has id {added[1]}, but the embedding has {vocabulary} rows. "
             "The tokenizer is that of another checkpoint, or tokens were added to it and not to the weights."
         )
+    return skeleton
+
+
+def _where(skeleton: LlamaLikeModel, options: Mapping[str, Any], target: torch.device, parts: int) -> dict[str, Any]:
+    """What ``from_pretrained`` must be told of where weights go, where they cannot be moved afterwards."""
+    quantised = "quantization_config" in options or is_quantised(skeleton.config)
+    if parts > 1:
+        if quantised:
+            raise excluded_by_division("a quantised checkpoint")
+        check_divisible(skeleton, parts, families())
+        return load_options(parts)
+    return {"device_map": {"": target}} if quantised and "device_map" not in options else {}
 
 
 def _read(

@@ -11,13 +11,14 @@ from typing import cast
 
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PreTrainedConfig, Qwen3Config
 
-from freshkv.models.decoder import DecoderModel, DecoderShape, DiffusionFields
+from freshkv.models.decoder import DENSE_PLAN, DecoderModel, DecoderShape, DiffusionFields
 
 
 class DiffusionQwen3Config(DiffusionFields, Qwen3Config):  # type: ignore[no-untyped-call]
     """The fields of Transformers' own, and those that make a diffusion model of it."""
 
     model_type = "qwen3"
+    base_model_tp_plan = DENSE_PLAN
 
 
 class A2DQwen3Config(DiffusionQwen3Config):  # type: ignore[no-untyped-call]

@@ -7,6 +7,7 @@ from collections import Counter
 import torch
 from torch import Tensor
 
+from freshkv.core.division import Division, division_of
 from freshkv.core.network import Network, NetworkSpec
 
 
@@ -25,6 +26,11 @@ class WatchedNetwork:
     def network_spec(self) -> NetworkSpec:
         """See ``Network``."""
         return self.network.network_spec
+
+    @property
+    def division(self) -> Division:
+        """See ``Network``."""
+        return division_of(self.network)
 
     @property
     def device(self) -> torch.device:

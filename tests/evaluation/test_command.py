@@ -163,6 +163,7 @@ def test_a_plan_takes_a_measured_step(invoke):
         (("--task", "frist", "--include-path", "tasks"), "'frist' is no task"),
         (("--task", "first", "--include-path", "nowhere"), "is no folder"),
         (("--task", "mine", "--plan", "--gen-length", "8", "--problems", "1"), "--step-ms"),
+        (("--task", "gsm8k", "--preset", "d2cache-paper", "--plan", "--tensor-parallel"), "are of one device"),
     ],
 )
 def test_mistakes_are_said_before_any_work(invoke, folder, arguments, message, monkeypatch):

@@ -15,7 +15,7 @@ PAGES = [Page.read(ROOT / "docs/how-to" / name) for name in ("evaluate.md", "pla
 LINES = [
     line for page in PAGES for block in page.blocks if block.language == "text" for line in block.text.splitlines()
 ]
-LAUNCHER = re.compile(r"accelerate launch --num_processes \d+ -m ")
+LAUNCHER = re.compile(r"(accelerate launch --num_processes|torchrun --nproc-per-node) \d+ -m ")
 
 
 def commands(program):
@@ -40,7 +40,7 @@ def test_the_options_of_a_model_that_are_named_exist(command):
 
 def test_there_are_commands_of_both_kinds():
     assert len(commands("freshkv")) >= 8
-    assert len(commands("lm_eval")) == 2
+    assert len(commands("lm_eval")) == 3
 
 
 def test_the_table_of_options_has_all_of_them():

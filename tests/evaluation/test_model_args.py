@@ -76,6 +76,7 @@ def test_a_batch_may_be_as_large_as_the_memory_allows(text):
         ({"pretrained": "x", "mc_masking": "all"}, "expected count or rate"),
         ({"pretrained": "x", "temperature": -1.0}, "temperature is -1.0"),
         ({"pretrained": "x", "check_greedy": "yes"}, "expected True or False"),
+        ({"pretrained": "x", "tensor_parallel": 2}, "tensor_parallel is 2; expected True or False"),
         ({"pretrained": "x", "policy": "dul"}, "Did you mean 'dual'"),
         ({"pretrained": "x", "policy": "d2cache:sigm=1"}, "no field 'sigm'"),
         ({"pretrained": "x", "dtype": "int8"}, "dtype is 'int8'"),

@@ -60,6 +60,22 @@ def test_time_and_cost_follow_from_steps():
     assert plan.total_bytes == plan.weight_bytes + plan.cache_bytes + plan.working_bytes
 
 
+def test_devices_that_hold_a_model_together_share_it_and_no_problems():
+    shape = ModelShape.of("Dream-org/Dream-v0-Instruct-7B")
+    alone, together = (
+        plan_evaluation(shape, "dllm", inputs(devices=devices, tensor_parallel=True)) for devices in (1, 4)
+    )
+    assert together.steps == alone.steps == 100 * 256
+    assert together.device_hours == pytest.approx(4 * alone.device_hours)
+    assert together.weight_bytes == alone.weight_bytes / 4
+    # keys and values are shared, the outputs that are carried are whole in each
+    per_token = 28 * (2 * 4 * 128 // 4 + 3584) * 2
+    assert together.cache_bytes == (1024 + 256) * per_token
+    assert together.working_bytes < alone.working_bytes
+    with pytest.raises(InputError, match="8 devices cannot share 4 key-value heads"):
+        plan_evaluation(shape, "none", inputs(devices=8, tensor_parallel=True))
+
+
 def test_more_tokens_a_step_are_fewer_steps():
     assert steps_of(inputs(problems=1)) == 256
     assert steps_of(inputs(problems=1, tokens_per_step=2.5)) == 103
