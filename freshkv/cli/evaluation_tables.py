@@ -88,7 +88,7 @@ def result_tables(results: Sequence[TaskResult]) -> Iterable[RenderableType]:
     timed = [result for result in results if result.generation.answers > 0]
     if not timed:
         return
-    columns = ("answer\ntokens", "tokens\n/s", "ms a\nforward", "for-\nwards", "passes", "tokens a\nforward", "rows")
+    columns = ("answer\ntokens", "tokens\n/s", "ms a\nforward", "for-\nwards", "tokens a\nforward", "rows")
     speed = _table("task", "policy", *columns)
     for result in timed:
         totals = result.generation
@@ -99,14 +99,13 @@ def result_tables(results: Sequence[TaskResult]) -> Iterable[RenderableType]:
             _text(totals.tokens_per_second, ".1f"),
             _text(totals.seconds_per_forward, ".1f", 1000.0),
             str(totals.forwards),
-            f"{totals.passes:.0f}",
             _text(totals.tokens_per_forward, ".2f"),
             _text(totals.rows_share, ".0%"),
         )
     yield speed
     yield Text(
         "Totals over all answers. Answer tokens end before the end token or stop string; forwards count once for each "
-        "sequence of a batch, passes once for all; rows: computed, as a share of what no cache would compute.",
+        "sequence of a batch; rows: computed, as a share of what no cache would compute.",
         style="dim",
     )
 

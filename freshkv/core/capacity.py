@@ -47,6 +47,10 @@ class SequenceBytes:
         """All of it."""
         return self.cache + self.copies + self.truth + self.working
 
+    def __str__(self) -> str:
+        caches = self.total - self.working
+        return f"{readable(self.total)} (caches {readable(caches)}, working memory {readable(self.working)})"
+
 
 @frozen(kw_only=True)
 class Workload:
@@ -143,13 +147,14 @@ class SlotPlan:
         return max(1, min(self.most, int(self.free * self.share) // self.sequence.total))
 
     def __str__(self) -> str:
-        cache = self.sequence.total - self.sequence.working
-        return (
-            f"{self.slots} sequences are decoded together: each takes {in_gb(self.sequence.total)} (caches "
-            f"{in_gb(cache)}, working memory {in_gb(self.sequence.working)}), and {in_gb(self.free)} are free."
-        )
+        free = readable(self.free)
+        return f"{self.slots} sequences are decoded together: each takes {self.sequence}, and {free} are free."
 
 
-def in_gb(size: int) -> str:
-    """``3.2 GB``, with as many digits as tell something."""
-    return f"{size / 1e9:.3g} GB"
+def readable(size: int) -> str:
+    """Bytes with about three digits: ``3.21 GB``, ``80.0 MB``, ``512 B``."""
+    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= scale:
+            many = size / scale
+            return f"{many:.{2 if many < 10 else 1 if many < 100 else 0}f} {unit}"
+    return f"{size} B"

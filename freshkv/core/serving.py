@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator, Sequence
 import torch
 from attrs import frozen
 
-from freshkv.core.capacity import MOST_SLOTS, SHARE, SequenceBytes, SlotPlan, in_gb, workload_of
+from freshkv.core.capacity import MOST_SLOTS, SHARE, SequenceBytes, SlotPlan, readable, workload_of
 from freshkv.core.division import Division, division_of
 from freshkv.core.errors import DeviceMemoryError, NumericalError
 from freshkv.core.loop import RunOptions
@@ -112,9 +112,8 @@ class Serving:
         needed = self._sequence([request])
         return DeviceMemoryError(
             f"Request {index} ({len(request.input_ids)} prompt and {request.gen_length} response tokens) does not fit "
-            f"the memory of {device} by itself: {lacking}. It takes about {in_gb(needed.total)} (caches "
-            f"{in_gb(needed.total - needed.working)}, working memory {in_gb(needed.working)}) besides the weights, and "
-            f"{in_gb(free_bytes(device))} are free. Shorten it, load the model in bfloat16, with fewer bits or over "
+            f"the memory of {device} by itself: {lacking}. It takes about {needed} besides the weights, and "
+            f"{readable(free_bytes(device))} are free. Shorten it, load the model in bfloat16, with fewer bits or over "
             "several devices, or choose a policy that keeps less; results that came before this error are whole."
         )
 

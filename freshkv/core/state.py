@@ -137,17 +137,17 @@ class RunState:
     def joined(self, others: RunState) -> RunState:
         """These sequences, and ``others`` behind them, on canvases of the same width.
 
-        What is remembered of these only is zeros for ``others``.
+        What one side alone has a signal or memory of is zeros for the other.
         """
 
         def both(name: str) -> Tensor:
             return torch.cat((getattr(self, name), getattr(others, name)))
 
         def each(values: Mapping[str, Tensor], more: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-            new = others.batch
+            forms = {**more, **values}
             return {
-                name: torch.cat((value, more.get(name, value.new_zeros((new, *value.shape[1:])))))
-                for name, value in values.items()
+                name: torch.cat((_or_zeros(values, name, form, self.batch), _or_zeros(more, name, form, others.batch)))
+                for name, form in forms.items()
             }
 
         tensors: dict[str, Any] = {name: both(name) for name in _PER_SEQUENCE}
@@ -225,6 +225,11 @@ class RunState:
             block=tuple(block if stays else block + 1 for block, _, stays in moved),
             step_in_block=tuple(count + 1 if stays else 0 for _, count, stays in moved),
         )
+
+
+def _or_zeros(values: Mapping[str, Tensor], name: str, form: Tensor, batch: int) -> Tensor:
+    """The one of this name, or zeros, [batch, ...], in the form of another."""
+    return values[name] if name in values else form.new_zeros((batch, *form.shape[1:]))
 
 
 _COUNTERS = ("step", "step_in_block", "block", "gen_length", "block_length")

@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from attrs import define
 
-from freshkv.core.capacity import in_gb
+from freshkv.core.capacity import readable
 from freshkv.core.errors import DeviceMemoryError
 from freshkv.core.memory import free_bytes
 from freshkv.core.out_of_memory import release, shortage
@@ -48,10 +48,10 @@ class ShrinkingBatch:
 
     def _shrink(self, size: int, lacking: str) -> None:
         if size == 1:
+            free = readable(free_bytes(self.device))
             raise DeviceMemoryError(
-                f"One sequence does not fit the memory of {self.device} by itself: {lacking}; "
-                f"{in_gb(free_bytes(self.device))} are free. Shorten it (max_length), or load the model in bfloat16 or "
-                "over several devices."
+                f"One sequence does not fit the memory of {self.device} by itself: {lacking}; {free} are free. Shorten "
+                "it (max_length), or load the model in bfloat16 or over several devices."
             )
         self.size = size // 2
         self.on_message(

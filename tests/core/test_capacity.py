@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import freshkv
 from freshkv import CachePolicy, Request
 from freshkv.core import memory
-from freshkv.core.capacity import MOST_SLOTS, SequenceBytes, SlotPlan, Workload, workload_of
+from freshkv.core.capacity import MOST_SLOTS, SequenceBytes, SlotPlan, Workload, readable, workload_of
 from freshkv.core.memory import container_free, free_bytes
 from freshkv.core.registry import resolve_decoder, resolve_policy
 from freshkv.core.sampling import Sampling
@@ -114,6 +114,13 @@ def test_without_a_batch_size_slots_are_planned_and_said(monkeypatch: pytest.Mon
         assert {result.stats.slots for result in served} == {slots}
         (message,) = messages
         assert message.startswith(f"{slots} sequences are decoded together: each takes ")
+
+
+def test_bytes_are_told_in_units_that_one_can_read() -> None:
+    sizes = (0, 512, 1500, 80_000_000, 999_999_999, 22_100_000_000, 640_000_000_000)
+    assert [readable(size) for size in sizes] == [
+        "0 B", "512 B", "1.50 kB", "80.0 MB", "1000 MB", "22.1 GB", "640 GB",
+    ]  # fmt: skip
 
 
 def test_there_are_no_more_slots_than_requests() -> None:

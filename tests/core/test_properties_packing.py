@@ -8,7 +8,7 @@ from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freshkv import CachePolicy, Decoder, Request, Selection, StepView
+from freshkv import CachePolicy, Commit, Decoder, Prediction, Request, Selection, StepView, best
 from freshkv.testing import NetworkShape
 from freshkv.testing.networks import MORE_FAMILIES, Family
 from tests.core.requests import Service, services
@@ -129,6 +129,26 @@ def test_a_request_begins_with_an_empty_memory() -> None:
 
 
 @frozen
+class Listening(CachePolicy):
+    """Looks for what a signal says before there was a pass, and refreshes where one said most in the pass before."""
+
+    name = "test-listening"
+    needs = frozenset({"attention_rollout", "attention_received", "attention_scores", "drift"})
+
+    def select(self, view: StepView) -> Selection:
+        assert set(view.signals) == self.needs
+        if view.step == 0:
+            assert all(bool((signal == 0).all()) for signal in view.signals.values())
+        said = view.signals["attention_received"].sum(dim=1) + view.signals["drift"].sum(dim=1)
+        return Selection(predict=view.in_block, refresh=best(said, view.is_valid, 2))
+
+
+def test_a_request_begins_without_signals() -> None:
+    for slots in (2, 4):
+        uneven_service(slots).assert_independent(Listening(), Uneven())
+
+
+@frozen
 class Lengths(CachePolicy):
     """Looks whether the views of requests of different shapes are kept apart."""
 
@@ -143,6 +163,25 @@ class Lengths(CachePolicy):
 
 def test_a_view_holds_requests_of_equal_response_and_blocks() -> None:
     uneven_service(9).assert_independent(Lengths(), Uneven())
+
+
+@frozen
+class LeastMoved(Decoder):
+    """Commits where distributions have moved least since the step before, one or two positions as they moved."""
+
+    name = "test-least-moved"
+    needs = frozenset({"divergence"})
+
+    def decode(self, view: StepView, prediction: Prediction) -> Commit:
+        moved = prediction.divergence
+        known = prediction.positions & moved.isfinite()
+        count = 1 + (known.sum(dim=1, keepdim=True) % 2)
+        return Commit(best(-moved.clamp(max=1e9), prediction.positions, count), prediction.tokens)
+
+
+@pytest.mark.parametrize("slots", [1, 2, 4])
+def test_distributions_are_compared_with_those_of_the_same_request(slots: int) -> None:
+    uneven_service(slots).assert_independent("none", LeastMoved())
 
 
 @examples(12)
