@@ -54,7 +54,7 @@ class Packing:
     @torch.no_grad()
     def run(self) -> Iterator[RequestResult]:
         """Until the queue is empty and all are finished: each result when it is there."""
-        while self._loop.state.batch > 0:
+        while self._loop.state.batch > 0 and not self._queue.is_hopeless:
             started = time.perf_counter()
             progress = self._loop.step()
             self._recorder.spend(time.perf_counter() - started)
@@ -80,15 +80,16 @@ class Packing:
         leaving = [not unfinished or nan for unfinished, nan in zip(progress.unfinished, progress.broken, strict=True)]
         broken = [nan for nan, leaves in zip(progress.broken, leaving, strict=True) if leaves]
         for tally, nan in zip(self._recorder.leave(leaving), broken, strict=True):
-            self._queue.finish(tally.numbered.index)
             if nan:
                 self._fail(tally)
-            else:
-                yield self._result(tally)
+                continue
+            result = self._result(tally)
+            self._queue.finish(tally.numbered.index)
+            yield result
 
     def _fail(self, tally: Tally) -> None:
         where = f"request {tally.numbered.index} at step {tally.forwards - 1}"
-        self._queue.failed.append(where)
+        self._queue.give_up(tally.numbered.index, where)
         self._say(f"The model's logits are NaN (or infinite) in {where}. It is given up; the others go on.")
 
     def _result(self, tally: Tally) -> RequestResult:

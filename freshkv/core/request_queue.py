@@ -9,6 +9,9 @@ from attrs import frozen
 
 from freshkv.core.request import Request
 
+#: requests that fail before any has finished, when it must be the model
+HOPELESS = 8
+
 
 @frozen
 class Numbered:
@@ -24,6 +27,7 @@ class RequestQueue:
     def __init__(self, requests: Sequence[Request]) -> None:
         self._waiting = deque(Numbered(index, request) for index, request in enumerate(requests))
         self._under_way: list[Numbered] = []
+        self.finished = 0  #: how many are done
         self.failed: list[str] = []  #: requests that were given up, in words
 
     def __len__(self) -> int:
@@ -48,6 +52,20 @@ class RequestQueue:
 
     def finish(self, index: int) -> None:
         """That one is done."""
+        self._leave(index)
+        self.finished += 1
+
+    def give_up(self, index: int, where: str) -> None:
+        """That one failed alone; ``where`` says which it is, and when."""
+        self._leave(index)
+        self.failed.append(where)
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether so many have failed, and none has finished, that the others would fail, too."""
+        return self.finished == 0 and len(self.failed) >= HOPELESS
+
+    def _leave(self, index: int) -> None:
         self._under_way = [numbered for numbered in self._under_way if numbered.index != index]
 
     def put_back(self) -> int:

@@ -62,9 +62,10 @@ class Serving:
             )
             slots = halved
         if queue.failed:
+            others = "None was finished, and no more were tried" if queue.is_hopeless else "All others are finished"
             raise NumericalError(
                 f"The model's logits are NaN (or infinite) in {', '.join(queue.failed)}. Try another dtype (float32, "
-                "bfloat16), and look for a damaged checkpoint. All other requests are finished."
+                f"bfloat16), and look for a damaged checkpoint. {others}."
             )
 
     def _until_memory_runs_out(self, queue: RequestQueue, slots: int) -> Generator[RequestResult, None, str | None]:

@@ -131,6 +131,28 @@ def test_a_request_whose_logits_are_no_numbers_fails_alone() -> None:
     assert str(error).startswith(f"{nan} Try another dtype")
 
 
+def test_where_all_fail_it_is_the_model_and_the_rest_is_not_tried() -> None:
+    network, messages = BrokenByToken(tiny_network(SHAPE), 31), list[str]()
+    ill = [Request([1, 31], gen_length=4)] * 40
+    served = freshkv.generate_many(network, ill, batch_size=3, on_message=messages.append)
+    results, error = until_error(served)
+    assert results == []
+    assert len(messages) == 9, "three batches"
+    assert isinstance(error, NumericalError)
+    assert str(error).endswith("None was finished, and no more were tried.")
+
+
+def test_a_sound_request_shows_that_it_is_not_the_model() -> None:
+    network, messages = BrokenByToken(tiny_network(SHAPE), 31), list[str]()
+    ill = [Request([1, 31], gen_length=4)] * 12
+    sound = Request([1, 2], gen_length=1)
+    served = freshkv.generate_many(network, [sound, *ill, sound], batch_size=2, on_message=messages.append)
+    results, error = until_error(served)
+    assert [result.index for result in results] == [0, 13]
+    assert len(messages) == 12
+    assert str(error).endswith("All others are finished.")
+
+
 def test_that_a_request_failed_is_a_warning_where_nobody_listens() -> None:
     network = BrokenByToken(tiny_network(SHAPE), 31)
     served = freshkv.generate_many(network, [Request([1, 31], gen_length=4), Request([1], gen_length=4)], batch_size=1)
