@@ -13,9 +13,10 @@ from attrs import field, frozen
 from attrs.validators import gt, le
 
 from freshkv.core.decoder import Decoder
-from freshkv.core.engine import engine_options
+from freshkv.core.engine import MOST_ROWS, engine_options
 from freshkv.core.network import NetworkSpec
 from freshkv.core.policy import CachePolicy
+from freshkv.core.predict import LEAST_POSITIONS
 from freshkv.core.request import Request
 from freshkv.core.sampling import Sampling
 
@@ -88,17 +89,21 @@ class Workload:
 
     def _working(self, spec: NetworkSpec) -> int:
         """Hidden states with the feed-forward network of all rows, or the logits of what is predicted: the larger."""
-        layer = self.seq * (4 * spec.width + 3 * spec.feed_forward_width) * self.element_size
+        widened = min(self.seq, MOST_ROWS) * 3 * spec.feed_forward_width  # more rows take turns
+        layer = (self.seq * 4 * spec.width + widened) * self.element_size
         queries = 0
         if engine_options(self.policy)["keep_queries"]:
             queries = spec.layers * self.seq * spec.heads * spec.head_width * self.element_size
         return queries + max(layer, self._predicted() * spec.vocabulary * self._logit_bytes())
 
     def _predicted(self) -> int:
-        """Positions whose logits are computed in the first pass."""
-        everywhere = "confidence" in self.policy.needs or "divergence" in self.decoder.needs
+        """Positions whose logits exist at a time in the first pass."""
         shadow = self.block_length if self.decoder.revocable else 0
-        return (self.gen_length if everywhere else self.block_length) + shadow
+        if "divergence" in self.decoder.needs:
+            return self.gen_length + shadow
+        # those outside the block take turns
+        outside = LEAST_POSITIONS if "confidence" in self.policy.needs else 0
+        return min(self.gen_length, max(self.block_length, outside)) + shadow
 
     def _logit_bytes(self) -> int:
         return (
