@@ -22,6 +22,7 @@ from freshkv.core.plan import StepPlan
 
 if TYPE_CHECKING:
     from freshkv.core.loop import RunOptions
+    from freshkv.core.request import Request
     from freshkv.core.state import RunState
 
 
@@ -64,13 +65,29 @@ def check_same_run(division: Division, start: RunState, options: RunOptions) -> 
     if division.parts == 1:
         return
     facts = (
-        *(options.policy.spec, options.decoder.spec, options.sampling, options.seeds),
+        *_decided_by(options),
         *(start.gen_length, start.block_length, start.eos_token_id, tuple(start.is_valid.shape)),
     )
     digest = sha256(repr(facts).encode())
     for tensor in (start.tokens, start.is_valid):
         digest.update(tensor.cpu().numpy().tobytes())
-    mine = torch.tensor([int.from_bytes(digest.digest()[:8], signed=True)], device=start.is_valid.device)
+    _check_same(division, digest.digest(), start.is_valid.device)
+
+
+def check_same_requests(
+    division: Division, requests: Sequence[Request], options: RunOptions, device: torch.device
+) -> None:
+    """The same for all requests that are to be decoded one after the other."""
+    if division.parts > 1:
+        _check_same(division, sha256(repr((_decided_by(options), list(requests))).encode()).digest(), device)
+
+
+def _decided_by(options: RunOptions) -> tuple[Any, ...]:
+    return (options.policy.spec, options.decoder.spec, options.sampling, options.seeds)
+
+
+def _check_same(division: Division, digest: bytes, device: torch.device) -> None:
+    mine = torch.tensor([int.from_bytes(digest[:8], signed=True)], device=device)
     differs = division.total((mine != division.first(mine)).long())
     if bool(differs.any()):
         raise InputError(

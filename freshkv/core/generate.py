@@ -13,6 +13,7 @@ from freshkv.core.axes import SEQ
 from freshkv.core.canvas import Canvas
 from freshkv.core.cost import cost_of_trace
 from freshkv.core.decoder import Decoder
+from freshkv.core.division import division_of
 from freshkv.core.errors import FreshkvError, InputError
 from freshkv.core.graphs import Record, record_cuda_graph
 from freshkv.core.loop import DenoisingLoop, OnStep, RunOptions
@@ -159,6 +160,8 @@ def _record(model: Network, *, cuda_graphs: bool) -> Record | None:
         return None
     if model.device.type != "cuda":
         raise InputError(f"cuda_graphs=True needs a model on a CUDA device; this one is on {model.device}.")
+    if division_of(model).parts > 1:
+        raise InputError("cuda_graphs=True and a model that several processes hold together exclude each other.")
     return record_cuda_graph
 
 

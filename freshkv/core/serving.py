@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator, Sequence
 import torch
 from attrs import frozen
 
+from freshkv.core.agreement import check_same_requests
 from freshkv.core.capacity import MOST_SLOTS, SHARE, SequenceBytes, SlotPlan, readable, workload_of
 from freshkv.core.division import Division, division_of
 from freshkv.core.errors import DeviceMemoryError, NumericalError
@@ -45,6 +46,7 @@ class Serving:
         most: int = MOST_SLOTS,
     ) -> Iterator[RequestResult]:
         """Each result as it is finished. ``share`` of the memory, and ``most`` slots, are what a plan makes use of."""
+        check_same_requests(self._division, requests, self.options, self.model.device)
         queue = RequestQueue(requests)
         slots = batch_size
         while len(queue) > 0:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import fields
 from functools import reduce
 from math import gcd
 from typing import Any
@@ -30,6 +29,8 @@ OUTPUTS, INPUTS = "colwise", "rowwise"
 
 #: options of ``from_pretrained`` that say otherwise what ``tensor_parallel`` says
 _OTHER_WORDS = ("tp_plan", "tp_size", "device_mesh", "distributed_config")
+#: a rule that some releases of Transformers add where embedding and head are one, whatever the embedding is called
+_ADDED = "embed_tokens"
 #: what a launcher tells each of its processes
 _TOLD = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 
@@ -149,7 +150,8 @@ def check_divisible(skeleton: PreTrainedModel, parts: int, families: Mapping[str
 
 def _sizes(skeleton: PreTrainedModel) -> dict[str, int]:
     """What is divided of each kind of module of the plan, in words. Raises InputError for a rule without modules."""
-    plan: Mapping[str, str] = skeleton.config.base_model_tp_plan or {}
+    plan = dict(skeleton.config.base_model_tp_plan or {})
+    plan.pop(_ADDED, None)
     modules = dict(skeleton.named_modules())
     sizes: dict[str, int] = {}
     for rule, style in plan.items():
@@ -167,7 +169,6 @@ def _sizes(skeleton: PreTrainedModel) -> dict[str, int]:
 
 def load_options(parts: int) -> dict[str, Any]:
     """The options of ``from_pretrained`` that divide a model by its plan."""
-    # older releases of Transformers have arguments in place of the configuration
-    if "tp_size" in {field.name for field in fields(DistributedConfig)}:
-        return {"distributed_config": DistributedConfig(tp_size=parts, tp_plan="auto")}
-    return {"tp_plan": "auto", "tp_size": parts}
+    if not hasattr(PreTrainedModel, "prepare_distribute_model"):  # older releases of Transformers have two arguments
+        return {"tp_plan": "auto", "tp_size": parts}
+    return {"distributed_config": DistributedConfig(tp_size=parts, tp_plan="auto")}

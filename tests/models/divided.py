@@ -101,6 +101,27 @@ def run(load, name, **options):
     }
 
 
+def served(load, name, **options):
+    """Requests of different lengths, of which three are decoded at a time."""
+    generator = torch.Generator().manual_seed(8)
+    requests = []
+    for seed in range(7):
+        prompt = torch.randint(0, 50, (1 + seed * 3 % 8,), generator=generator)
+        requests.append(freshkv.Request(prompt, gen_length=2 + 2 * (seed % 3), block_length=2, seed=seed))
+    results = freshkv.generate_many(load(name), requests, batch_size=3, keep_traces=True, **options)
+    return {
+        "results": [
+            {
+                "index": result.index,
+                "response": result.response,
+                "counted": (result.stats.forwards, result.stats.passes, result.stats.rows_computed),
+                "refreshed": [step.refreshed for step in result.trace],
+            }
+            for result in results
+        ]
+    }
+
+
 def drift(load, name, policy):
     """A run beside the truth: vectors of all heads are compared."""
     measured = measure_drift(load(name), torch.arange(3, 9)[None], policy=policy, gen_length=6, block_length=3)
@@ -222,7 +243,7 @@ def decided(load, policy, decoder):
 
 
 def refused(load):
-    """What a process is told that is given another prompt than its fellows, or another seed."""
+    """What a process is told that is given another prompt than its fellows, another seed, or another request."""
     rank, model = int(os.environ.get("RANK", "0")), load("llada")
     said = []
     for prompt, seed in ((rank, 0), (0, rank)):
@@ -230,6 +251,10 @@ def refused(load):
             freshkv.generate(model, torch.tensor([[3, 1, prompt]]), gen_length=2, seed=seed, temperature=1.0)
         except freshkv.FreshkvError as error:
             said.append(f"{type(error).__name__}: {error}")
+    try:  # the second request differs, which is not decoded at once
+        list(freshkv.generate_many(model, [freshkv.Request([3, 1], seed=seed) for seed in (0, rank)], batch_size=1))
+    except freshkv.FreshkvError as error:
+        said.append(f"{type(error).__name__}: {error}")
     return {"said": said}
 
 
@@ -247,16 +272,29 @@ def cases():
         found[f"decoder {decoder}"] = (run, "dream", {"policy": "d2cache:current_k=3", "decoder": decoder})
     sampled = {"policy": "dllm:kp=4,kr=3", "temperature": 1.0, "top_p": 0.9, "top_k": 20}
     found["sampled"] = (run, "llada-grouped", {**sampled, "decoder": "confidence:score=random"})
+    for policy in ("dllm:kp=4,kr=3", "d2cache:current_k=3", "dual", "oracle"):
+        options = {"policy": policy, "decoder": "threshold:threshold=0.02"}
+        found[f"served with {policy}"] = (served, "dream", options)
     for policy in ("dual", "dllm:kp=9,kr=9"):
         found[f"drift of {policy}"] = (drift, "dream", {"policy": policy})
-    for number in range(SCHEDULES):
-        for carried in (False, True):
-            found[f"{'carried' if carried else 'narrow'} schedule {number}"] = (schedule, number, {"carried": carried})
-    for policy in (Wayward(), WaywardLayers()):
-        for decoder in ("confidence", WaywardDecoder()):
-            name = f"{policy.name} and {decoder if isinstance(decoder, str) else decoder.name}"
-            found[f"decisions of {name}"] = (decided, policy, {"decoder": decoder})
-    return found
+    return found | schedules() | disagreements()
+
+
+def schedules():
+    return {
+        f"{'carried' if carried else 'narrow'} schedule {number}": (schedule, number, {"carried": carried})
+        for number in range(SCHEDULES)
+        for carried in (False, True)
+    }
+
+
+def disagreements():
+    names = {"confidence": "confidence", "wayward-decoder": WaywardDecoder()}
+    return {
+        f"decisions of {policy.name} and {name}": (decided, policy, {"decoder": decoder})
+        for policy in (Wayward(), WaywardLayers())
+        for name, decoder in names.items()
+    }
 
 
 def results(load):
