@@ -15,7 +15,7 @@ from benchmarks.profile import MATRIX, PARTS, Profile
 from docs.tools.svg import Picture
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
-LEFT, WIDTH, BAR, GAP = 190, 500, 22, 8  # pixels
+LEFT, WIDTH, ROOM, BAR, GAP = 190, 500, 90, 22, 8  # pixels
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def step_times(benchmarks: Sequence[dict[str, Any]]) -> Picture:
     ]
     sizes = list(dict.fromkeys(size for size, _, _ in steps))
     height = len(steps) * (BAR + GAP) + len(sizes) * 34 + 10
-    picture = Picture("step-times", "Time of a step within a block, by policy", LEFT + WIDTH + 70, height)
+    picture = Picture("step-times", "Time of a step within a block, by policy", LEFT + WIDTH + ROOM, height)
     longest, y = max(taken for _, _, taken in steps), 22
     for size in sizes:
         picture.text(4, y, size, "head", anchor="start")
@@ -66,8 +66,8 @@ def step_times(benchmarks: Sequence[dict[str, Any]]) -> Picture:
 def where_time_goes(found: Sequence[Profile]) -> Picture:
     """A bar for each policy and dtype, its parts side by side; shares of the step."""
     names = [part for part in PARTS if part != "tokens, confidences"]
-    height = len(found) * (BAR + GAP) + 78
-    picture = Picture("where-time-goes", "Where the time of a step goes, by policy", LEFT + WIDTH + 70, height)
+    height = len(found) * (BAR + GAP) + 94
+    picture = Picture("where-time-goes", "Where the time of a step goes, by policy", LEFT + WIDTH + ROOM, height)
     for number, each in enumerate(found):
         x, y = float(LEFT), number * (BAR + GAP) + 4
         picture.text(LEFT - 10, y + BAR - 6, f"{each.policy.split(':')[0]}, {each.dtype}", "code", anchor="end")
@@ -83,7 +83,8 @@ def where_time_goes(found: Sequence[Profile]) -> Picture:
     picture.legend(LEFT, y, {"fresh": "matrix work", "stale": "everything else"})
     words = ", ".join(f"{_short(part)}: {part}" for part in names if _short(part) != part)
     picture.text(LEFT, y + 40, f"From left to right: {', '.join(PARTS[:5])};", "soft", anchor="start")
-    picture.text(LEFT, y + 56, f"{', '.join(PARTS[5:])}. {words}", "soft", anchor="start")
+    picture.text(LEFT, y + 56, f"{', '.join(PARTS[5:])}.", "soft", anchor="start")
+    picture.text(LEFT, y + 72, words, "soft", anchor="start")
     return picture
 
 

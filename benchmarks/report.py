@@ -87,11 +87,11 @@ def _milliseconds(figures: dict[str, Any], clock: str) -> str:
 
 
 def limits(results: Sequence[dict[str, Any]]) -> str:
-    """Time against the matrix rate, and speed-up against the ideal, on the processor's clock."""
+    """Time against the matrix rate, and speed-up against the ideal, on the clock."""
     cells = [
         (f"`{name}`", entry["setting"]["dtype"], *line)
         for entry in results
-        for name, line in lines(entry, "processor").items()
+        for name, line in lines(entry, "wall").items()
     ]
     heads = (
         "policy",
@@ -122,7 +122,7 @@ def scaling(results: Sequence[dict[str, Any]]) -> str:
         (
             str(entry["sequence"]),
             entry["dtype"],
-            f"{1000 * entry['processor']:.1f}",
+            f"{1000 * entry['wall']:.1f}",
             f"{1000 * entry['attention']:.1f}",
             f"{entry['peak_bytes_of_the_run'] / 2**20:.0f}",
             f"{entry['cache_bytes'] / 2**20:.0f}",
