@@ -79,6 +79,17 @@ def test_scores_and_speed_are_shown_and_written(invoke, folder, checkpoint, tmp_
     assert len((tmp_path / "out" / "samples-first.jsonl").read_text().splitlines()) == 3
 
 
+def test_a_batch_that_is_planned_is_said_and_shared(invoke, folder, checkpoint, tmp_path):
+    arguments = ("--model", checkpoint, "--task", "first", "--include-path", folder, "--output", tmp_path / "out")
+    result = invoke(*arguments, "--batch-size", "auto")
+    assert result.exit_code == 0, result.output
+    assert "5 sequences are decoded together: each takes " in result.stderr
+    generation = results_in(tmp_path / "out")["tasks"]["first"]["generation"]
+    assert (generation["forwards"], round(generation["passes"])) == (5 * 8, 8)
+    again = invoke(*arguments, "--batch-size", "auto")
+    assert "5 of 5 answers are in" in again.stderr
+
+
 def test_the_same_command_goes_on_where_it_was(invoke, folder, checkpoint, tmp_path):
     arguments = ("--model", checkpoint, "--task", "first", "--include-path", folder)
     (first, again) = (invoke(*arguments) for _ in range(2))
@@ -164,6 +175,14 @@ def test_a_plan_takes_a_measured_step(invoke):
         (("--task", "first", "--include-path", "nowhere"), "is no folder"),
         (("--task", "mine", "--plan", "--gen-length", "8", "--problems", "1"), "--step-ms"),
         (("--task", "gsm8k", "--preset", "d2cache-paper", "--plan", "--tensor-parallel"), "are of one device"),
+        (
+            ("--task", "first", "--batch-size", "many"),
+            "batch_size is 'many'; expected a whole number of at least 1, or",
+        ),
+        (
+            ("--task", "gsm8k", "--preset", "d2cache-paper", "--plan", "--batch-size", "auto"),
+            "give its size as a number",
+        ),
     ],
 )
 def test_mistakes_are_said_before_any_work(invoke, folder, arguments, message, monkeypatch):
