@@ -111,7 +111,8 @@ WITHOUT_EXTRAS = """
 import sys
 
 # an entry of None makes the import fail as if nothing were installed
-sys.modules |= dict.fromkeys(("pytest", "_pytest", "hypothesis", "plotly", "mkdocs", "pytest_benchmark", "lm_eval"))
+extras = ("pytest", "_pytest", "hypothesis", "plotly", "mkdocs", "pytest_benchmark", "lm_eval", "ray")
+sys.modules |= dict.fromkeys(extras)
 import freshkv
 assert "d2cache" in freshkv.policies() and "confidence" in freshkv.decoders()
 assert "freshkv.testing" not in sys.modules

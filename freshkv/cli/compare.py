@@ -14,6 +14,7 @@ from freshkv.cli.experiments import Plan, make_plan
 from freshkv.cli.failures import FAILED, INTERRUPTED, Debug, reports_errors
 from freshkv.cli.front_table import explain_fronts, front_table, is_sweep
 from freshkv.cli.loading import patient
+from freshkv.cli.place import find_place
 from freshkv.cli.progress import ProgressDisplay
 from freshkv.cli.table import comparison_table, explain_columns
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from freshkv.compare import Results
+    from freshkv.compare.cluster.place import Place
 
 HELP = (
     "Compare cache policies: accuracy and speed on the same prompts and seeds.\n\n"
@@ -35,6 +37,7 @@ HELP = (
     "  freshkv compare --policy 'd2cache:current_k=8|16|32,rollout_p=0.05..0.2..0.05'\n"
     "  freshkv compare --match-budget dual\n"
     "  freshkv compare study.toml --problems 2\n"
+    "  freshkv compare study.toml --on ray --workers 4\n"
 )
 
 
@@ -89,6 +92,9 @@ def compare(
     dtype: options.Dtype = "auto",
     device: options.Device = "cpu",
     threads: options.Threads = None,
+    on: options.On = "here",
+    address: options.Address = None,
+    workers: options.Workers = None,
     repeats: Annotated[
         int,
         typer.Option("--repeats", help="Decodings of each problem: surer speed-ups.", rich_help_panel=FAIRNESS),
@@ -148,6 +154,7 @@ def compare(
 ) -> None:
     """Plan what to compare, run what is left of it, and show the table."""
     with patient():
+        place = find_place(on, address, workers)
         fields = _given_or_default(
             model=model,
             tasks=task,
@@ -178,7 +185,7 @@ def compare(
             from freshkv.compare.pareto_plot import check_plot
 
             check_plot(plot)
-        every = _run(plan, traces, drift)
+        every = _run(plan, place, traces, drift)
     for results in every:
         _show(results)
     _show_fronts(every, plot)
@@ -201,7 +208,7 @@ def _write_experiment(plan: Plan, path: Path) -> None:
     output().print(f"Wrote {path}. To run it: freshkv compare {path}", markup=False, soft_wrap=True)
 
 
-def _run(plan: Plan, traces: int, drift: int) -> tuple[Results, ...]:
+def _run(plan: Plan, place: Place, traces: int, drift: int) -> tuple[Results, ...]:
     from freshkv.compare import run_experiment
     from freshkv.compare.beside import Keep
     from freshkv.compare.sweep import run_sweep
@@ -211,8 +218,8 @@ def _run(plan: Plan, traces: int, drift: int) -> tuple[Results, ...]:
     try:
         with display:
             if plan.sweep.axes and plan.output is not None:
-                return run_sweep(plan.sweep, plan.output, display.update, keep)
-            return (run_experiment(plan.sweep.experiments[0], plan.output, display.update, keep),)
+                return run_sweep(plan.sweep, plan.output, display.update, keep, place)
+            return (run_experiment(plan.sweep.experiments[0], plan.output, display.update, keep, place),)
     except KeyboardInterrupt as error:
         latest = display.latest
         if latest is None:

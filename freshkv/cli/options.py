@@ -72,6 +72,31 @@ Threads = Annotated[
         rich_help_panel=MACHINE,
     ),
 ]
+On = Annotated[
+    str,
+    typer.Option(
+        "--on",
+        help="here: in this process. ray: by workers on Ray, on this machine or on a cluster.",
+        rich_help_panel=MACHINE,
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        help="Of Ray: auto (one that runs on this machine), HOST:PORT, ray://HOST:PORT, or local: start one. Left "
+        "out: one that runs here, else a new one.",
+        rich_help_panel=MACHINE,
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        help="On Ray: at most so many workers, each with the model. Left out: as many as there is room for.",
+        rich_help_panel=MACHINE,
+    ),
+]
 StrictPlugins = Annotated[
     bool,
     typer.Option(

@@ -26,7 +26,7 @@ class ProgressDisplay:
         self._started = self._last = time.monotonic()
         self._bar: Bar | None = None
         self._task: TaskID | None = None
-        self._prepares = False
+        self._prepared: set[str] = set()
         self.latest: Progress | None = None
         if console.is_terminal:
             columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("about"))
@@ -47,7 +47,9 @@ class ProgressDisplay:
 
     def update(self, progress: Progress) -> None:
         """Show ``progress``."""
-        if progress.total == 0 and progress.failure is None:
+        if progress.note is not None:
+            self._say(progress.note)
+        if progress.stage != "decoding":
             self._prepare(progress)
             return
         if self.latest is None:
@@ -60,18 +62,20 @@ class ProgressDisplay:
             self._update_bar(self._bar, progress)
         elif time.monotonic() - self._last >= self._pause:
             self._last = time.monotonic()
-            say(f"{progress.done} of {progress.total} sequences, {self._last - self._started:.0f} s")
+            workers = "" if progress.workers is None else f", workers: {progress.workers}"
+            say(f"{progress.done} of {progress.total} sequences, {self._last - self._started:.0f} s{workers}")
 
     def _prepare(self, progress: Progress) -> None:
-        """Before the first sequence, while budgets are measured."""
+        """Before the first sequence, while workers are awaited, or budgets are measured."""
         if self._bar is not None:
             self._update_bar(self._bar, progress)
-        elif not self._prepares:
-            say(f"Budgets come first, measured on other problems; results go to {progress.path}")
+        elif progress.stage not in self._prepared:
+            budgets = f"Budgets come first, measured on other problems; results go to {progress.path}"
+            say(budgets if progress.stage == "budgets" else progress.doing[:1].upper() + progress.doing[1:])
         elif time.monotonic() - self._last >= self._pause:
             self._last = time.monotonic()
             say(f"{progress.doing}, {self._last - self._started:.0f} s")
-        self._prepares = True
+        self._prepared.add(progress.stage)
 
     def _introduce(self, progress: Progress) -> None:
         if progress.before == 0:
@@ -87,7 +91,10 @@ class ProgressDisplay:
     def _update_bar(self, bar: Bar, progress: Progress) -> None:
         if self._task is None:
             self._task = bar.add_task("", total=progress.total or None, completed=progress.before)
-        bar.update(self._task, total=progress.total or None, completed=progress.done, description=progress.doing)
+        workers = "" if progress.workers is None else f"workers: {progress.workers}, "
+        bar.update(
+            self._task, total=progress.total or None, completed=progress.done, description=f"{workers}{progress.doing}"
+        )
 
     def _say(self, message: str) -> None:
         if self._bar is None:

@@ -1,6 +1,7 @@
 """Experiments: the same prompts and seeds for every policy and decoder, results on disk as they come, and summaries."""
 
 from freshkv.compare.beside import Keep
+from freshkv.compare.cluster.place import OnRay
 from freshkv.compare.drift import Deviation, Drift, DriftSummary, measure_drift
 from freshkv.compare.experiment import DEFAULT_POLICIES, Entry, Experiment
 from freshkv.compare.experiment_file import read_experiment_file
@@ -9,11 +10,12 @@ from freshkv.compare.findings import describe_findings
 from freshkv.compare.guards import FairnessWarning, check_fairness
 from freshkv.compare.lineup import Entrant, Lineup, Setting
 from freshkv.compare.pareto import Candidate, Point, find_candidates, find_standings
+from freshkv.compare.progress import Progress
 from freshkv.compare.records import FailureRecord, Header, SequenceRecord
 from freshkv.compare.regret import Regret, Scale, describe_regret, measure_regret
 from freshkv.compare.rerun import Agreement, compare_runs, experiment_of
 from freshkv.compare.results import Results, read_results
-from freshkv.compare.runner import Progress, run_experiment
+from freshkv.compare.runner import run_experiment
 from freshkv.compare.statistics import PairedDifference
 from freshkv.compare.summary import EntrySummary, summarize
 from freshkv.compare.sweep import Sweep, read_sweep, run_sweep
@@ -35,6 +37,7 @@ __all__ = [
     "Header",
     "Keep",
     "Lineup",
+    "OnRay",
     "PairedDifference",
     "Point",
     "Progress",

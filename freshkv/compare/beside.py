@@ -50,18 +50,6 @@ class Beside:
             if case.index < self.keep.traces and work.repeat == 0:
                 save_trace(self.results, case, run.trace, place, self.subject.tokenizer)
 
-    def missing(self, works: Sequence[Work], failed: Collection[tuple[str, str]]) -> Iterator[tuple[str, Work]]:
-        """What is wanted and not there, of entries that have not ``failed``: what it is, and the work alone."""
-        for work in works:
-            for case in work.cases:
-                alone, key = Work(work.entry, (case,)), (work.entry.key, case.key)
-                if work.repeat > 0 or work.entry.key in failed:
-                    continue
-                if case.index < self.keep.traces and not trace_path(self.results, *key).exists():
-                    yield "trace", alone
-                if case.index < self.keep.drift and not drift_path(self.results, *key).exists():
-                    yield "drift", alone
-
     def make(self, kind: str, work: Work) -> None:
         """Decode the one case of ``work`` once more, for its ``trace`` or its ``drift``.
 
@@ -90,3 +78,18 @@ class Beside:
             seed=case.sampling_seed,
         )
         save_drift(self.results, case, drift)
+
+
+def missing_beside(
+    results: Path, keep: Keep, works: Sequence[Work], failed: Collection[tuple[str, str]]
+) -> Iterator[tuple[str, Work]]:
+    """What belongs beside ``results`` and is not, of entries that have not ``failed``: its kind, and the work alone."""
+    for work in works:
+        for case in work.cases:
+            alone, key = Work(work.entry, (case,)), (work.entry.key, case.key)
+            if work.repeat > 0 or work.entry.key in failed:
+                continue
+            if case.index < keep.traces and not trace_path(results, *key).exists():
+                yield "trace", alone
+            if case.index < keep.drift and not drift_path(results, *key).exists():
+                yield "drift", alone

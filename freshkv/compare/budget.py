@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from attrs import evolve, field, frozen
@@ -31,12 +31,11 @@ REFERENCES: tuple[Role, ...] = ("oracle", "random")
 Say = Callable[[str], None]
 
 
-def arrange(
-    subject: Subject, experiment: Experiment, cases: Sequence[Case], header: Header, path: Path, say: Say
-) -> Lineup | None:
+def arrange(experiment: Experiment, header: Header, path: Path, calibrate: Callable[[], Lineup]) -> Lineup | None:
     """The line-up of an experiment that matches budgets or shows regret; None for any other.
 
-    A file that was begun keeps its line-up. Raises ResultsError if ``path`` holds something else, before any work.
+    A file that was begun keeps its line-up; else ``calibrate`` finds one. Raises ResultsError if ``path`` holds
+    something else, before any work.
     """
     if experiment.match_budget is None and not experiment.regret:
         return None
@@ -44,19 +43,36 @@ def arrange(
         begun = read_results(path).header
         check_same(path, begun, header)
         return begun.lineup
-    return calibrate(subject, experiment, cases, say)
+    return calibrate()
 
 
 def calibrate(subject: Subject, experiment: Experiment, cases: Sequence[Case], say: Say) -> Lineup:
     """Measure and match budgets on problems of a seed of their own, without the problems of ``cases``."""
-    seed = next(seed for seed in range(CALIBRATION_SEED, 2 * CALIBRATION_SEED) if seed not in experiment.seeds)
-    settings = []
-    for task in experiment.tasks:
-        problems = _other_problems(subject, experiment, task, seed, cases)
-        for decoder in experiment.decoders:
-            meter = Meter(subject, experiment, decoder, problems, say)
-            settings.append(_arrange_setting(experiment, task, meter))
-    return Lineup(seed=seed, problems=CALIBRATION_PROBLEMS, settings=tuple(settings))
+    return make_lineup(
+        experiment,
+        [
+            calibrate_setting(subject, experiment, task, decoder, cases, say)
+            for task in experiment.tasks
+            for decoder in experiment.decoders
+        ],
+    )
+
+
+def make_lineup(experiment: Experiment, settings: Iterable[Setting]) -> Lineup:
+    """The line-up of calibrated settings."""
+    return Lineup(seed=_calibration_seed(experiment), problems=CALIBRATION_PROBLEMS, settings=tuple(settings))
+
+
+def calibrate_setting(
+    subject: Subject, experiment: Experiment, task: Task, decoder: Decoder, cases: Sequence[Case], say: Say
+) -> Setting:
+    """The part of ``calibrate`` for one task with one decoder; it needs nothing of the others."""
+    problems = _other_problems(subject, experiment, task, _calibration_seed(experiment), cases)
+    return _arrange_setting(experiment, task, Meter(subject, experiment, decoder, problems, say))
+
+
+def _calibration_seed(experiment: Experiment) -> int:
+    return next(seed for seed in range(CALIBRATION_SEED, 2 * CALIBRATION_SEED) if seed not in experiment.seeds)
 
 
 def _other_problems(

@@ -205,6 +205,20 @@ def time_spread(records: Sequence[SequenceRecord]) -> float:
     return min(spreads)
 
 
+def _side_by_side(results: Results, summaries: Sequence[EntrySummary]) -> Iterable[FairnessWarning]:
+    """Sequences that were timed while other workers of the experiment computed on the same machine."""
+    most = max((record.workers for record in results.sequences), default=1)
+    if most > 1:
+        count = sum(record.workers > 1 for record in results.sequences)
+        yield FairnessWarning(
+            guard="side-by-side",
+            message=f"{count} of {len(results.sequences)} sequences were timed while up to {most} workers computed on "
+            "one machine and shared its memory and caches. Runs that a speed-up compares were made in turns by one "
+            "worker; seconds and tokens per s are less sure.",
+            mend="Measure speed without --on ray, or with one worker a machine.",
+        )
+
+
 def _imitated_in_training(results: Results, summaries: Sequence[EntrySummary]) -> Iterable[FairnessWarning]:
     """A bundled model, and policies that its training imitates."""
     favoured = [name for name in IMITATED if any(split_spec(s.policy)[0] == name for s in summaries)]
@@ -274,5 +288,6 @@ GUARDS: tuple[Guard, ...] = (
     _imitated_in_training,
     _too_wide,
     _busy_machine,
+    _side_by_side,
     _truth_beside,
 )

@@ -73,8 +73,8 @@ def _experiment_facts(experiment: Experiment, model: Network, cases: Sequence[Ca
         "policies": [policy.spec for policy in experiment.policies],
         "decoders": [decoder.spec for decoder in experiment.decoders],
         "model_origin": origin_of(type(model)),
-        "task_origins": {task.name: origin_of(type(task)) for task in experiment.tasks},
-        "origins": {part.name: origin_of(type(part)) for part in (*experiment.policies, *experiment.decoders)},
+        "task_origins": task_origins(experiment),
+        "origins": entry_origins(experiment),
         "problems": experiment.problems,
         "seeds": list(experiment.seeds),
         "repeats": experiment.repeats,
@@ -89,6 +89,16 @@ def _experiment_facts(experiment: Experiment, model: Network, cases: Sequence[Ca
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
     }
+
+
+def task_origins(experiment: Experiment) -> dict[str, str]:
+    """Name of each task to where its class comes from."""
+    return {task.name: origin_of(type(task)) for task in experiment.tasks}
+
+
+def entry_origins(experiment: Experiment) -> dict[str, str]:
+    """Name of each policy and decoder to where its class comes from."""
+    return {part.name: origin_of(type(part)) for part in (*experiment.policies, *experiment.decoders)}
 
 
 def hash_model(model: str) -> str:

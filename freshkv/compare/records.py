@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -57,6 +58,7 @@ class SequenceRecord:
     batch: int  #: sequences decoded together
     cost: Cost | None = None  #: an equal share of the batch's; None: not counted
     repeat: int = 0  #: which decoding of this problem by this entry; those after the first only count as times
+    workers: int = 1  #: of the experiment, at work on its machine meanwhile, its own included
 
     @property
     def entry(self) -> tuple[str, str]:
@@ -124,5 +126,5 @@ def from_line(line: bytes) -> Record:
 
 
 def rows_share(records: Sequence[SequenceRecord]) -> float:
-    """Rows computed in a forward pass, as a share of the canvas; at least one record."""
-    return sum(r.rows_computed for r in records) / sum(r.forwards * r.canvas for r in records)
+    """Rows computed in a forward pass, as a share of the canvas; at least one record, in any order."""
+    return math.fsum(r.rows_computed for r in records) / sum(r.forwards * r.canvas for r in records)

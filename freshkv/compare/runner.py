@@ -1,7 +1,8 @@
 """Run an experiment, or what is left of it.
 
 Three pieces that know nothing of each other: which works are left (``works_left``), one work done (``perform``), and
-its records on disk (``ResultsFile.append``). ``run_experiment`` puts them together in one process.
+its records on disk (``ResultsFile.append``). ``run_experiment`` puts them together in one process, or hands works to
+those of a cluster.
 """
 
 from __future__ import annotations
@@ -10,37 +11,28 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from attrs import evolve, frozen
+from attrs import evolve
 
-from freshkv.compare.beside import KEEP_NOTHING, Beside, Keep
-from freshkv.compare.budget import arrange
+from freshkv.compare.beside import KEEP_NOTHING, Beside, Keep, missing_beside
+from freshkv.compare.budget import arrange, calibrate
 from freshkv.compare.cases import Case, all_cases
+from freshkv.compare.cluster.crew import Crew
+from freshkv.compare.cluster.place import HERE, Place, workplace
 from freshkv.compare.experiment import Experiment
+from freshkv.compare.ledger import Ledger
 from freshkv.compare.measure import Subject, decode, to_records
+from freshkv.compare.progress import OnProgress, Progress, ignore, preparation
 from freshkv.compare.provenance import default_path, describe
 from freshkv.compare.records import FailureRecord, SequenceRecord
 from freshkv.compare.results import Results, read_results
-from freshkv.compare.schedule import Work, plan_work
-from freshkv.compare.store import ResultsFile, open_results
+from freshkv.compare.schedule import Work, first_works, plan_work
+from freshkv.compare.store import open_results
 from freshkv.compare.threads import cpu_threads
 from freshkv.core.run import Run
 from freshkv.models import load
 from freshkv.models.tokenizer import load_tokenizer
 
-
-@frozen(kw_only=True)
-class Progress:
-    """How far an experiment is."""
-
-    path: Path  #: of the results
-    total: int  #: sequences, those of entries that failed left out; 0 while budgets are measured
-    before: int  #: of them, those that earlier runs left
-    done: int  #: of them, those that are on disk
-    doing: str  #: what comes next
-    failure: FailureRecord | None = None  #: an entry that has just stopped
-
-
-OnProgress = Callable[[Progress], None]
+__all__ = ["OnProgress", "Progress", "perform", "run_experiment", "works_left"]
 
 
 def run_experiment(
@@ -48,6 +40,7 @@ def run_experiment(
     path: str | Path | None = None,
     on_progress: OnProgress | None = None,
     keep: Keep = KEEP_NOTHING,
+    on: Place = HERE,
 ) -> Results:
     """Decode what ``path`` does not hold yet, and return all results.
 
@@ -56,25 +49,46 @@ def run_experiment(
     file under ``results`` whose name is the experiment's own. ``keep`` says how many traces and drifts are left beside
     it; those that are missing are made in the end, without measuring anything again.
 
+    ``on`` says where the work is done: ``"here"``, in this process; ``"ray"`` or an ``OnRay``, by workers on Ray. The
+    records are the same but for times and their order, and either continues what the other began.
+
     Raises CheckpointError or InputError if the model cannot be loaded, and ResultsError if ``path`` cannot be written
-    or belongs to another experiment.
+    or belongs to another experiment. On Ray, raises ClusterError if it cannot be reached, and in the end if workers
+    died of a work each time it was tried; everything else is kept.
     """
+    path = None if path is None else Path(path)
+    hear = on_progress or ignore
+    with workplace(on, lambda doing: hear(preparation(path or Path("results"), "starting", doing))) as place:
+        if isinstance(place, Crew):
+            from freshkv.compare.cluster.session import run_on_crew
+
+            return read_results(run_on_crew(place, experiment, path, hear, keep))
+        return read_results(_run_here(experiment, path, hear, keep))
+
+
+def _run_here(experiment: Experiment, path: Path | None, on_progress: OnProgress, keep: Keep) -> Path:
+    """All of it in this process; the path of the results."""
     with cpu_threads(experiment.model, experiment.threads):
         subject = Subject(
             load(experiment.model, device=experiment.device, dtype=experiment.dtype), load_tokenizer(experiment.model)
         )
         cases = all_cases(experiment, subject.tokenizer)
         header = describe(experiment, subject.model, cases)
-        path = default_path(header) if path is None else Path(path)
-        hear = partial(_hear_preparation, on_progress or _ignore, path)
-        header = evolve(header, lineup=arrange(subject, experiment, cases, header, path, hear))
+        path = default_path(header) if path is None else path
+        hear = partial(_hear_budgets, on_progress, path)
+        lineup = arrange(experiment, header, path, lambda: calibrate(subject, experiment, cases, hear))
+        header = evolve(header, lineup=lineup)
         with open_results(path, header) as file:
             works = works_left(experiment, cases, file.before)
-            beside = Beside(subject=subject, experiment=experiment, results=path, keep=keep)
-            session = _Session(subject, experiment, file, on_progress or _ignore, path, beside)
+            session = _Session(
+                subject,
+                experiment,
+                Ledger(file, path, works, on_progress),
+                Beside(subject=subject, experiment=experiment, results=path, keep=keep),
+            )
             session.run(works)
             session.complete(plan_work(experiment, cases, (), header.lineup))
-    return read_results(path)
+    return path
 
 
 def works_left(experiment: Experiment, cases: Sequence[Case], results: Results) -> list[Work]:
@@ -111,70 +125,35 @@ def perform(
 
 
 class _Session:
-    """The part of an experiment that one process does."""
+    """The part of an experiment that this process does."""
 
-    def __init__(
-        self,
-        subject: Subject,
-        experiment: Experiment,
-        file: ResultsFile,
-        on_progress: OnProgress,
-        path: Path,
-        beside: Beside,
-    ) -> None:
-        self._beside = beside
-        self._failed: set[tuple[str, str]] = set()
-        self._subject, self._experiment, self._file = subject, experiment, file
-        self._on_progress, self._path = on_progress, path
-        self._before = self._done = len(file.before.sequences)
-        self._left: list[Work] = []
+    def __init__(self, subject: Subject, experiment: Experiment, ledger: Ledger, beside: Beside) -> None:
+        self._subject, self._experiment = subject, experiment
+        self._ledger, self._beside = ledger, beside
 
     def run(self, works: Sequence[Work]) -> None:
         """Warm up each entry, then all works in order."""
-        self._left = list(works)
-        first: dict[tuple[str, str], Work] = {}
-        for work in works:
-            first.setdefault(work.entry.key, work)
-        for work in first.values():
+        for work in first_works(works).values():
             self._attempt(work, keep=False)
-        while self._left:
-            self._attempt(self._left[0], keep=True)
+        while (work_left := self._ledger.next_work) is not None:
+            self._attempt(work_left, keep=True)
 
     def complete(self, works: Sequence[Work]) -> None:
         """Make what is to be kept beside the results and is not there: ``works`` are those of the whole experiment."""
-        for kind, work in self._beside.missing(works, self._failed):
-            self._report(f"{kind}: {work.cases[0].task.name}, {work.entry}")
+        for kind, work in missing_beside(self._beside.results, self._beside.keep, works, self._ledger.failed):
+            self._ledger.report(f"{kind}: {work.name}")
             self._beside.make(kind, work)
-        self._report("finished")
+        self._ledger.report("finished")
 
     def _attempt(self, work: Work, *, keep: bool) -> None:
-        self._report(f"{'' if keep else 'warm-up: '}{work.cases[0].task.name}, {work.entry}")
+        self._ledger.report(f"{'' if keep else 'warm-up: '}{work.name}")
         # a trace is on disk before the records that say that its sequence is done
-        on_run = self._beside.after_run if keep else None
-        outcome = perform(self._subject, self._experiment, work, on_run)
+        outcome = perform(self._subject, self._experiment, work, self._beside.after_run if keep else None)
         if isinstance(outcome, FailureRecord):
-            self._drop(work, outcome)
+            self._ledger.drop(work, outcome)
         elif keep:
-            self._file.append(outcome)
-            self._left.pop(0)
-            self._done += len(outcome)
-
-    def _drop(self, work: Work, failure: FailureRecord) -> None:
-        self._file.append([failure])
-        self._failed.add(failure.entry)
-        self._left = [other for other in self._left if other.entry.key != work.entry.key]
-        self._report(f"{work.entry} is left out", failure)
-
-    def _report(self, doing: str, failure: FailureRecord | None = None) -> None:
-        total = self._done + sum(len(work.cases) for work in self._left)
-        self._on_progress(
-            Progress(path=self._path, total=total, before=self._before, done=self._done, doing=doing, failure=failure)
-        )
+            self._ledger.keep(work, outcome)
 
 
-def _hear_preparation(on_progress: OnProgress, path: Path, doing: str) -> None:
-    on_progress(Progress(path=path, total=0, before=0, done=0, doing=doing))
-
-
-def _ignore(progress: Progress) -> None:
-    pass
+def _hear_budgets(on_progress: OnProgress, path: Path, doing: str) -> None:
+    on_progress(preparation(path, "budgets", doing))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import product
 
 from attrs import frozen
@@ -30,6 +30,11 @@ class Work:
         """What tells its sequences from all others."""
         return tuple((self.entry.key, case.key, self.repeat) for case in self.cases)
 
+    @property
+    def name(self) -> str:
+        """Task and entry, for people."""
+        return f"{self.cases[0].task.name}, {self.entry}"
+
 
 def plan_work(
     experiment: Experiment, cases: Sequence[Case], done: Collection[WorkKey], lineup: Lineup | None = None
@@ -52,3 +57,20 @@ def plan_work(
             if left:
                 works.append(Work(entry, left, repeat))
     return works
+
+
+def first_works(works: Iterable[Work]) -> dict[tuple[str, str], Work]:
+    """Entry to the first of its works: what it is warmed up with."""
+    first: dict[tuple[str, str], Work] = {}
+    for work in works:
+        first.setdefault(work.entry.key, work)
+    return first
+
+
+def by_turn(works: Iterable[Work], batch_size: int) -> list[list[Work]]:
+    """Works whose times are compared with each other, together: those of one batch of problems with one decoder."""
+    turns: dict[tuple[CaseKey, str], list[Work]] = defaultdict(list)
+    for work in works:
+        task, seed, index = work.cases[0].key
+        turns[(task, seed, index // batch_size), work.entry.key[1]].append(work)
+    return list(turns.values())

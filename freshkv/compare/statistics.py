@@ -123,7 +123,8 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
     middle = fmean(values)
     if min(values) == max(values):
         return middle, middle
-    low, high = t.interval(CONFIDENCE, len(values) - 1, loc=middle, scale=sem(values))
+    scale = sem(sorted(values))  # its sums depend on the order in the last digit
+    low, high = t.interval(CONFIDENCE, len(values) - 1, loc=middle, scale=scale)
     return float(low), float(high)
 
 

@@ -7,14 +7,17 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from attrs import evolve, field, frozen
 
 from freshkv.compare.beside import KEEP_NOTHING, Keep
+from freshkv.compare.cluster.crew import Crew
+from freshkv.compare.cluster.place import HERE, Place, workplace
 from freshkv.compare.experiment import FIELDS, Experiment
+from freshkv.compare.progress import OnProgress, Progress, ignore, preparation
 from freshkv.compare.results import Results, read_results
-from freshkv.compare.runner import OnProgress, Progress, run_experiment
+from freshkv.compare.runner import run_experiment
 from freshkv.core.errors import FreshkvError, InputError, ResultsError, did_you_mean
 from freshkv.models.source import CONFIG_FILES, locate
 
@@ -106,21 +109,33 @@ def run_sweep(
     folder: str | Path,
     on_progress: OnProgress | None = None,
     keep: Keep = KEEP_NOTHING,
+    on: Place = HERE,
 ) -> tuple[Results, ...]:
     """Run what ``folder`` does not hold yet of all experiments, each into ``folder/NAME.jsonl``.
 
-    Progress is that of the whole sweep. Raises what ``run_experiment`` raises; a model that is not there is found out
-    before any work.
+    Progress is that of the whole sweep. On Ray, all experiments have the same workers. Raises what ``run_experiment``
+    raises; a model that is not there is found out before any work.
     """
-    folder = Path(folder)
-    for model in dict.fromkeys(experiment.model for experiment in sweep.experiments):
-        locate(model, CONFIG_FILES, {})
+    folder, hear = Path(folder), on_progress or ignore
     paths = [folder / f"{name}.jsonl" for name in sweep.names]
     total = _Total(sweep, paths, folder, on_progress)
-    return tuple(
-        run_experiment(experiment, path, total.part(place), keep)
-        for place, (experiment, path) in enumerate(zip(sweep.experiments, paths, strict=True))
-    )
+    with workplace(on, lambda doing: hear(preparation(folder, "starting", doing))) as workers:
+        _find_models(sweep, folder, hear, workers)
+        return tuple(
+            run_experiment(experiment, path, total.part(place), keep, workers)
+            for place, (experiment, path) in enumerate(zip(sweep.experiments, paths, strict=True))
+        )
+
+
+def _find_models(sweep: Sweep, folder: Path, on_progress: OnProgress, workers: Literal["here"] | Crew) -> None:
+    """Raise what ``locate`` raises unless all models are where they are needed."""
+    if isinstance(workers, Crew):
+        from freshkv.compare.cluster.session import find_models
+
+        find_models(workers, sweep.experiments, on_progress, folder)
+    else:
+        for model in dict.fromkeys(experiment.model for experiment in sweep.experiments):
+            locate(model, CONFIG_FILES, {})
 
 
 def read_sweep(folder: str | Path) -> tuple[Results, ...]:
@@ -152,7 +167,7 @@ class _Total:
         """What the experiment at ``place`` reports to."""
 
         def update(progress: Progress) -> None:
-            if progress.total > 0:  # it is not known while budgets are measured
+            if progress.stage == "decoding":
                 self._totals[place], self._done[place] = progress.total, progress.done
             if self._on_progress is not None:
                 self._on_progress(

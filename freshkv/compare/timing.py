@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import fsum
 from statistics import median
 
 from attrs import frozen
@@ -44,7 +45,7 @@ def compare_speed(
 
 def tokens_per_second(records: Sequence[SequenceRecord]) -> float:
     """All tokens / all seconds: not a mean of ratios, so that long sequences count for what they are."""
-    return sum(record.tokens_produced for record in records) / sum(record.seconds for record in records)
+    return sum(record.tokens_produced for record in records) / fsum(record.seconds for record in records)
 
 
 _Repeats = Mapping[int, Mapping[int, SequenceRecord]]

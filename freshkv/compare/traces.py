@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,23 @@ def save_drift(results: str | Path, case: Case, drift: Drift) -> Path:
     _make_folder(path.parent)
     evolve(drift, facts={**drift.facts, _FACTS: {"case": list(case.key)}}).save(path)
     return path
+
+
+def save_beside(results: str | Path, name: str, content: bytes) -> None:
+    """Write a file that another process left beside results of its own, under its name; likewise.
+
+    Raises ResultsError if it cannot be written.
+    """
+    path = traces_folder(results) / name
+    _make_folder(path.parent)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise ResultsError(f"Cannot write {path}: {error.strerror}. Choose another folder.") from error
 
 
 def load_traces(results: str | Path) -> tuple[SavedTrace, ...]:

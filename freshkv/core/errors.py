@@ -60,6 +60,10 @@ class ResultsError(FreshkvError, RuntimeError):
     """A results file cannot be read, written, or belongs to another experiment."""
 
 
+class ClusterError(FreshkvError, RuntimeError):
+    """Ray cannot be reached, its workers cannot be started or differ, or a work ends each worker that tries it."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`` Did you mean 'prefix'?``, or nothing if no name is near."""
     near = get_close_matches(name, sorted(known), n=3, cutoff=0.5)

@@ -1,6 +1,7 @@
 """``freshkv compare`` from options to table."""
 
 import json
+import sys
 
 import pytest
 from attrs import frozen
@@ -11,6 +12,7 @@ from freshkv.cli.progress import ProgressDisplay
 from freshkv.cli.regret_table import regret_table
 from freshkv.cli.table import comparison_table, fold_spec
 from freshkv.compare import EntrySummary, Progress, Regret, Scale, Speedup, runner
+from freshkv.compare.progress import preparation
 from freshkv.compare.statistics import compare_pairs
 from freshkv.core import registry
 from freshkv.core.errors import ResultsError
@@ -223,6 +225,50 @@ def test_progress_outside_a_terminal_is_lines(tmp_path, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("2 sequences; results go to")
     assert lines[-1].startswith("1 of 2 sequences")
+
+
+def test_progress_says_what_is_awaited_who_works_and_what_happened(tmp_path, capsys):
+    display = ProgressDisplay(seconds_between_lines=0.0)
+    with display:
+        for stage, doing in (
+            ("starting", "looking for Ray"),
+            ("starting", "waiting for a worker"),
+            ("budgets", "dual"),
+        ):
+            display.update(preparation(tmp_path, stage, doing))
+        display.update(Progress(path=tmp_path, total=2, before=0, done=1, doing="none", workers=3, note="One died."))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Looking for Ray"
+    assert lines[1] == "waiting for a worker, 0 s"
+    assert lines[2].startswith("Budgets come first, measured on other problems; results go to")
+    assert lines[3] == "One died."
+    assert lines[-1] == "1 of 2 sequences, 0 s, workers: 3"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--on", "rey"), "There is no place 'rey' to run on. Did you mean 'ray'"),
+        (("--workers", 2), "--workers can only be given with --on ray; add that, or leave it out."),
+        (("--address", "auto", "--workers", 2), "--address and --workers can only be given with --on ray"),
+        (("--on", "ray", "--workers", 0), "workers is 0; expected a whole number of at least 1"),
+    ],
+)
+def test_a_place_that_is_none_is_refused(invoke, small, arguments, message, tmp_path):
+    result = invoke("compare", *small, *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_without_ray_the_command_says_what_to_install(invoke, small, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    result = invoke("compare", *small, "--on", "ray")
+    assert result.exit_code == 2
+    assert (
+        "Running on Ray needs the package ray, which is not installed here: pip install 'freshkv[ray]'."
+        in result.stderr
+    )
 
 
 def test_progress_in_a_terminal_is_a_bar(tmp_path, capsys, monkeypatch):

@@ -25,17 +25,17 @@ class Death:
     after: bool = False  #: the next one still happens
 
 
-def start(path, log, fields, death=None):
+def start(path, log, fields, death=None, on="here"):
     """A process that runs or continues the experiment, and logs what it decodes."""
-    process = PROCESSES.Process(target=_run, args=(str(path), str(log), fields, death or Death()))
+    process = PROCESSES.Process(target=_run, args=(str(path), str(log), fields, death or Death(), on))
     process.start()
     return process
 
 
-def _run(path, log, fields, death):
+def _run(path, log, fields, death, on):
     _log_decoding(log)
     store.os = MortalSystem(death)
-    run_experiment(Experiment(**fields), path)
+    run_experiment(Experiment(**fields), path, on=on)
 
 
 def _log_decoding(log):

@@ -132,6 +132,14 @@ def test_a_busy_machine(work):
     assert "busy-machine" not in guards(make_results(*quiet))
 
 
+def test_sequences_that_were_timed_beside_other_workers():
+    results = fair(policies=("none",), count=3)
+    assert guards(results) == set()
+    last = evolve(results.sequences[-1], workers=4)
+    text = only("side-by-side", evolve(results, sequences=(*results.sequences[:-1], last)))
+    assert text.startswith("1 of 3 sequences were timed while up to 4 workers computed on one machine")
+
+
 def test_an_oracle_whose_seconds_are_not_those_of_a_cache():
     results = fair(policies=("none", "oracle:budget=0.2", "oracle:budget=0.3", "random"))
     assert "An uncached pass runs beside oracle: its seconds and memory" in only("truth-beside", results)

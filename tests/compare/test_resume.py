@@ -13,7 +13,7 @@ from freshkv.core.errors import ResultsError
 from tests.compare.checkpoint import save_checkpoint
 
 #: of a run
-MEASURED = {"seconds", "peak_bytes"}
+MEASURED = {"seconds", "peak_bytes", "workers"}
 
 
 def content(results):

@@ -70,7 +70,7 @@ class Source:
 
     @cached_property
     def _records(self) -> Mapping[tuple[EntryKey, CaseKey], SequenceRecord]:
-        return {(record.entry, record.case): record for record in reversed(self.results.sequences)}
+        return {(record.entry, record.case): record for record in self.results.answers}
 
 
 def read_sources(paths: Sequence[str | Path], *, beside: bool = True) -> tuple[Source, ...]:
