@@ -6,24 +6,22 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from attrs import frozen
 from torch import Tensor
 
 from freshkv.core.attention import attend, weighted_attention, weighted_scores
 from freshkv.core.attention_drift import AttentionDrift
 from freshkv.core.division import division_of
+from freshkv.core.forward_result import ForwardResult
 from freshkv.core.graphs import Record, RecordedPasses
 from freshkv.core.network import Network
 from freshkv.core.pattern import AttentionPattern, PatternSight
-from freshkv.core.policy import CachePolicy, LayerwisePolicy, Probes
+from freshkv.core.policy import CachePolicy, LayerwisePolicy
+from freshkv.core.probing import Probing, not_measured
 from freshkv.core.rollout import attention_rollout
 from freshkv.core.rows import RowSet
 from freshkv.core.shadow import ShadowRows
 from freshkv.core.store import RowStore
 from freshkv.core.visible import Gathering, Sight, VisibleKeys
-
-#: root mean square of a hidden state below which its relative change is not divided by less
-SMALLEST_SIZE = 1e-6
 
 #: rows that go through a feed-forward network at a time; enough for products to be as fast as they get
 MOST_ROWS = 1024
@@ -36,29 +34,6 @@ Padding = Literal["computed", "blank"]
 
 #: (layer, movement [batch, seq]) to the rows, bool [batch, seq], that are refreshed in that layer
 ChooseRows = Callable[[int, Tensor], Tensor]
-
-
-@frozen(eq=False)
-class Probing:
-    """Which rows are measured before a layer chooses its own, and how. See ``LayerwisePolicy``."""
-
-    rows: Callable[[int], RowSet | None]  #: asked in every layer, from the first to the last
-    of: Probes = "values"
-    stores: bool = True  #: whether probed values replace the cached ones
-
-
-@frozen(eq=False)
-class ForwardResult:
-    """Final hidden states of the rows that came through, and which rows were refreshed where."""
-
-    hidden: Tensor  #: [rows.count, width], before the final norm
-    rows: RowSet  #: the rows of ``hidden``
-    refreshed: tuple[RowSet, ...]  #: for each layer
-    shadow: ShadowRows | None = None  #: where a decoder asked for it
-    #: for each layer, how many rows of each sequence had their values alone computed first; empty: none
-    probed: tuple[tuple[int, ...], ...] = ()
-    #: for each layer, how many rows of each sequence had their attention compared; empty: none
-    watched: tuple[tuple[int, ...], ...] = ()
 
 
 def rotary_positions(is_valid: Tensor) -> Tensor:
@@ -195,9 +170,11 @@ class Engine:
         probed: list[tuple[int, ...]] = []
         watched: list[tuple[int, ...]] = []
         for layer in range(self.spec.layers):
-            movement, measured = self._movement(layer, hidden, probing, tokens.shape)
+            movement, measured = not_measured(hidden), None
+            if probing is not None:
+                movement, measured = probing.measure(layer, hidden, store, network)
             probed.append(nobody if measured is None else measured.counts)
-            rows = self._rows_of(choose(layer, movement), refreshed)
+            rows = self._rows_of(choose(layer, movement.view(tokens.shape)), refreshed)
             if self._keep_inputs:
                 store.write_inputs(layer, rows, rows.take(hidden))
             store.mark_written(rows)  # a sequence's first pass refreshes all of it in every layer
@@ -363,27 +340,6 @@ class Engine:
         if self._keep_queries:
             shape = (0, self._mine.heads, self._mine.head_width)
             self._queries.append((rows, torch.empty(shape, device=self.network.device, dtype=self.network.dtype)))
-
-    def _movement(
-        self, layer: int, hidden: Tensor, probing: Probing | None, shape: torch.Size
-    ) -> tuple[Tensor, RowSet | None]:
-        """How far probed rows have moved, float32 [batch, seq], and the rows whose values were computed for it."""
-        movement = torch.full((shape[0] * shape[1],), float("nan"), device=hidden.device)
-        probe = None if probing is None else probing.rows(layer)
-        if probing is None or probe is None or probe.count == 0:
-            return movement.view(shape), None
-        if probing.of == "hidden_states":
-            now, then = probe.take(hidden).float(), probe.take(self.store.inputs(layer)).float()
-            size = then.square().mean(dim=1).sqrt().clamp(min=SMALLEST_SIZE)
-            probe.put(movement, (now - then).abs().mean(dim=1) / size)
-            return movement.view(shape), None
-        fresh = self.network.project_values(layer, probe.take(hidden))
-        cached = probe.take(self.store.values(layer).flatten(0, 1))
-        cosine = self.division.cosine(fresh.flatten(1).float(), cached.flatten(1).float())
-        probe.put(movement, 1 - cosine)
-        if probing.stores:
-            self.store.write_values(layer, probe, fresh)
-        return movement.view(shape), probe
 
     @staticmethod
     def _rows_of(mask: Tensor, earlier: list[RowSet]) -> RowSet:

@@ -11,11 +11,11 @@ from torch import Tensor
 from freshkv.core.agreement import agreed_mask
 from freshkv.core.check import check_tensor, guarded
 from freshkv.core.division import UNDIVIDED, Division
-from freshkv.core.engine import Probing
 from freshkv.core.errors import PolicyError
 from freshkv.core.groups import Groups
 from freshkv.core.plan import StepPlan, rescued
 from freshkv.core.policy import LayerView, LayerwisePolicy
+from freshkv.core.probing import Probing
 from freshkv.core.rows import RowSet
 from freshkv.core.shift import positions_read_from
 from freshkv.core.view import StepView

@@ -12,8 +12,9 @@ from torch import Tensor
 from freshkv.core.agreement import agreed_commit, agreed_mask, agreed_plan, check_same_run
 from freshkv.core.check import check_commit, check_needs, guarded, verified_positions
 from freshkv.core.decoder import Commit, Decoder
-from freshkv.core.engine import Engine, ForwardResult, Padding, engine_options
+from freshkv.core.engine import Engine, Padding, engine_options
 from freshkv.core.errors import DecoderError, NumericalError
+from freshkv.core.forward_result import ForwardResult
 from freshkv.core.graphs import Record
 from freshkv.core.groups import Groups
 from freshkv.core.inspect import Progress, inspect_step, nan_logits

@@ -13,8 +13,8 @@ from freshkv.core.check import check_tensor
 from freshkv.core.decoder import Decoder, Prediction
 from freshkv.core.distribution import Distribution
 from freshkv.core.divergence import DivergenceMemory
-from freshkv.core.engine import ForwardResult
 from freshkv.core.errors import DecoderError, FreshkvError
+from freshkv.core.forward_result import ForwardResult
 from freshkv.core.network import Network
 from freshkv.core.rows import places_of
 from freshkv.core.sampling import Sampling

@@ -12,7 +12,7 @@ from torch import Tensor
 from freshkv.core.axes import SEQ
 from freshkv.core.canvas import Canvas
 from freshkv.core.decoder import Commit
-from freshkv.core.engine import ForwardResult
+from freshkv.core.forward_result import ForwardResult
 from freshkv.core.plan import StepPlan
 from freshkv.core.state import RunState
 from freshkv.core.trace import RECORDED, StepRecord, Trace

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from freshkv.core.axes import SEQ
 from freshkv.core.decoder import Commit
-from freshkv.core.engine import ForwardResult
+from freshkv.core.forward_result import ForwardResult
 from freshkv.core.plan import StepPlan
 from freshkv.core.recorder import record_of
 from freshkv.core.request_queue import Numbered

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from freshkv.core.decoder import Commit
 from freshkv.core.division import UNDIVIDED, Division
-from freshkv.core.engine import Engine, ForwardResult, Padding
+from freshkv.core.engine import Engine, Padding
+from freshkv.core.forward_result import ForwardResult
 from freshkv.core.network import Network
 from freshkv.core.predict import Predicted, logits_at
 from freshkv.core.rows import RowSet

@@ -9,10 +9,12 @@ from attrs import field, frozen
 from hypothesis import strategies as st
 from torch import Tensor
 
-from freshkv.core.engine import Engine, ForwardResult, Probing
+from freshkv.core.engine import Engine
+from freshkv.core.forward_result import ForwardResult
 from freshkv.core.naive import NaiveExecutor
 from freshkv.core.network import Network
 from freshkv.core.policy import Probes
+from freshkv.core.probing import Probing
 from freshkv.core.rows import RowSet
 from freshkv.core.visible import Gathering
 from freshkv.testing import NetworkShape, tiny_network

@@ -16,7 +16,8 @@ import freshkv
 from freshkv import CachePolicy, Commit, Decoder, LayerwisePolicy, Selection
 from freshkv.compare import measure_drift
 from freshkv.core.division import division_of
-from freshkv.core.engine import Engine, Probing
+from freshkv.core.engine import Engine
+from freshkv.core.probing import Probing
 from freshkv.core.rows import RowSet
 from freshkv.testing.strategies import left_padded
 from tests.models import official
