@@ -67,11 +67,11 @@ def _connect(ray: Any, address: str | None) -> None:
         if address is None:
             _find_or_start(ray)
         elif address == "local":
-            _start(ray)
+            start(ray)
         else:
             _check_reachable(address)
             ray.init(address=address, **QUIET)
-    except (OSError, RuntimeError, ValueError, ImportError) as error:  # ConnectionError and TimeoutError are OSErrors
+    except Exception as error:  # Ray raises OSError, RuntimeError, ValueError, ImportError, and Exception itself
         where = "on this machine" if address is None else f"at {address}"
         reason = " ".join(str(error).split())
         raise ClusterError(
@@ -91,16 +91,21 @@ def _find_or_start(ray: Any) -> None:
     try:
         ray.init(address="auto", **QUIET)
     except ConnectionError:
-        _start(ray)
+        start(ray)
 
 
-def _start(ray: Any) -> None:
-    with without_statistics():
-        ray.init(address="local", **QUIET, **LOCAL)
+def start(ray: Any, **options: Any) -> None:
+    """Start a Ray on this machine: once more if need be, for Ray gives itself 30 seconds, whatever else is running."""
+    with _without_statistics():
+        try:
+            ray.init(address="local", **QUIET, **LOCAL, **options)
+        except Exception:
+            ray.shutdown()
+            ray.init(address="local", **QUIET, **LOCAL, **options)
 
 
 @contextmanager
-def without_statistics() -> Iterator[None]:
+def _without_statistics() -> Iterator[None]:
     """Ray asks its environment whether to report its use to its makers: not unless somebody has said so."""
     if STATISTICS in os.environ:
         yield

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from freshkv.compare import OnRay
-from freshkv.compare.cluster.connection import LOCAL, QUIET, disconnect, without_statistics
+from freshkv.compare.cluster.connection import disconnect, start
 from tests.compare.cluster.mortal import FUSE
 
 
@@ -19,9 +19,8 @@ def cluster(fuse_file):
     """The address of a Ray on this machine, to which this process is connected."""
     ray = pytest.importorskip("ray", reason="needs ray: pip install 'freshkv[ray]'")
     os.environ[FUSE] = str(fuse_file)
-    with without_statistics():
-        address = ray.init(address="local", num_cpus=3, **QUIET, **LOCAL).address_info["gcs_address"]
-    yield address
+    start(ray, num_cpus=3)
+    yield ray.get_runtime_context().gcs_address
     disconnect(ray)
     del os.environ[FUSE]
 

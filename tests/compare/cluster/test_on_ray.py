@@ -29,8 +29,9 @@ from tests.compare.test_resume import content
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL"),
-    # Ray drops the processes that it has ended without waiting for them
+    # Ray drops the processes that it has ended without waiting for them, and older ones leave log files open
     pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:unclosed file .*/session_.*/logs/:ResourceWarning"),
 ]
 
 PATIENCE = 120  #: seconds, for what ends by itself

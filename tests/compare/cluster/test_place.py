@@ -64,6 +64,19 @@ def test_who_wants_to_report_use_may(monkeypatch):
     assert os.environ[STATISTICS] == "1"
 
 
+def test_a_start_that_takes_too_long_is_tried_once_more():
+    class Slow(Ray):
+        def init(self, address, **options):
+            super().init(address, **options)
+            if len(self.calls) == 1:
+                raise Exception("The current node timed out during startup.")
+
+    ray = Slow()
+    with connected(ray, "local"):
+        pass
+    assert [call if call == "shutdown" else call[0] for call in ray.calls] == ["local", "shutdown", "local", "shutdown"]
+
+
 def test_no_ray_at_an_address_is_an_error_at_once():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
