@@ -44,7 +44,9 @@ class AttentionDrift:
             self._among, self._watched = rows, None if watched is None or watched.count == 0 else watched
         if self._watched is not None:
             queries = self._watched.take(self._store.queries(layer))
-            self._paid = attention_of(queries, self._store.keys(layer), self._watched, self._seen(layer, visible))
+            self._paid = attention_of(
+                queries, self._store.keys_by_head(layer), self._watched, self._seen(layer, visible)
+            )
 
     def after(self, layer: int, rows: RowSet, queries: Tensor, visible: Tensor | None) -> Tensor:
         """Look again when ``rows`` and their ``queries`` are written: float32 [batch], NaN where nothing is watched.
@@ -56,7 +58,9 @@ class AttentionDrift:
         if self._watched is None or self._paid is None:
             return torch.full((batch,), torch.nan, device=rows.mask.device)
         watched = self._watched
-        paid = attention_of(watched.take(store.queries(layer)), store.keys(layer), watched, self._seen(layer, visible))
+        paid = attention_of(
+            watched.take(store.queries(layer)), store.keys_by_head(layer), watched, self._seen(layer, visible)
+        )
         sequence = watched.flat // seq
         products = [
             (one * other).sum(dim=(1, 2)) for one, other in ((paid, self._paid), (paid, paid), (self._paid,) * 2)

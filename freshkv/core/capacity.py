@@ -92,7 +92,8 @@ class Workload:
         widened = min(self.seq, MOST_ROWS) * 3 * spec.feed_forward_width  # more rows take turns
         layer = (self.seq * 4 * spec.width + widened) * self.element_size
         queries = 0
-        if engine_options(self.policy)["keep_queries"]:
+        kept = engine_options(self.policy)
+        if kept["keep_queries"] or kept["keep_paid"]:
             queries = spec.layers * self.seq * spec.heads * spec.head_width * self.element_size
         return queries + max(layer, self._predicted() * spec.vocabulary * self._logit_bytes())
 

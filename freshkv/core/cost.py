@@ -22,14 +22,15 @@ class Cost:
     """Operations of matrix products (a multiplication and an addition are two), and bytes.
 
     Counted is what the method asks for: rows that are repeated to make a batch rectangular, norms, activations and
-    softmax are left out; hidden states between two products are taken to stay on the chip.
+    softmax are left out; hidden states between two products are taken to stay on the chip. What rows pay is taken to
+    fall off where they attend, also where a fused kernel does not give it away and it has to be computed again.
     """
 
     projections: int = 0  #: queries, keys, values and the output of attention; probes
     attention: int = 0  #: queries against keys, weights against values
     feed_forward: int = 0
     head: int = 0  #: logits
-    signals: int = 0  #: attention that is computed again for a policy's signals
+    signals: int = 0  #: what a policy's signals take besides: attention that is weighed, compared or computed again
     bytes_read: int = 0  #: weights once a pass, cached keys and values of what is attended to, carried outputs
     bytes_written: int = 0  #: fresh keys, values and carried outputs
 
@@ -90,7 +91,7 @@ class _Pass:
             attention=4 * inner * pairs,
             feed_forward=2 * rows * self._feed_forward(),
             head=2 * self.logits * spec.width * spec.vocabulary,
-            signals=self.signals * pairs * (2 * inner + 2 * spec.heads) + self._compared(inner) + self._scored(kv),
+            signals=self.signals * 2 * pairs + self._compared(inner) + self._scored(kv),
             bytes_read=self.element * (self._weights(inner, kv) + self._cache_read(kv)),
             bytes_written=self.element * self._cache_written(kv),
         )
@@ -129,7 +130,7 @@ class _Pass:
 
     def _cache_read(self, kv: int) -> int:
         attended = int((self.keys * (self.rows > 0)).sum())
-        return 2 * kv * attended + self.signals * kv * attended + self.spec.layers * self.carried * self.spec.width
+        return 2 * kv * attended + self.spec.layers * self.carried * self.spec.width
 
     def _cache_written(self, kv: int) -> int:
         rows = int(self.rows.sum())

@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from freshkv.core.attention import attend, weighted_attention, weighted_scores
 from freshkv.core.attention_drift import AttentionDrift
 from freshkv.core.division import division_of
 from freshkv.core.forward_result import ForwardResult
 from freshkv.core.graphs import Record, RecordedPasses
+from freshkv.core.kept_attention import AttentionOfPass, KeptAttention
 from freshkv.core.network import Network
 from freshkv.core.pattern import AttentionPattern, PatternSight
 from freshkv.core.policy import CachePolicy, LayerwisePolicy
@@ -26,8 +26,8 @@ from freshkv.core.visible import Gathering, Sight, VisibleKeys
 #: rows that go through a feed-forward network at a time; enough for products to be as fast as they get
 MOST_ROWS = 1024
 
-#: signals that are computed from the queries of the last pass
-_FROM_QUERIES = frozenset({"attention_rollout", "attention_received", "attention_scores"})
+#: signals that are computed from what the rows of the last pass paid
+_FROM_PAID = frozenset({"attention_rollout", "attention_received"})
 
 #: what becomes of padding: its rows flow like any others; or it is blank, zeros in the cache, and none of its rows flow
 Padding = Literal["computed", "blank"]
@@ -45,7 +45,8 @@ def engine_options(policy: CachePolicy) -> dict[str, bool]:
     """What an engine must keep for ``policy``, besides keys and values."""
     return {
         "carried": isinstance(policy, LayerwisePolicy),
-        "keep_queries": bool(policy.needs & _FROM_QUERIES),
+        "keep_queries": "attention_scores" in policy.needs,
+        "keep_paid": bool(policy.needs & _FROM_PAID),
         "keep_inputs": isinstance(policy, LayerwisePolicy) and policy.probes == "hidden_states",
         "watch_attention": "attention_drift" in policy.needs,
     }
@@ -55,13 +56,13 @@ class Engine:
     """Runs a network over chosen rows and keeps what they leave behind.
 
     ``is_valid`` is bool [batch, seq], False at left padding. ``carried`` allocates the outputs that the carried path
-    adds; ``keep_queries`` keeps each layer's queries of the last pass, which attention signals read; ``keep_hidden``
-    keeps in the store what every row last left each layer with; ``keep_inputs`` what entered a layer when a row was
-    last refreshed in it, which probes of hidden states compare with; ``watch_attention`` fills ``attention_drift``
-    layer by layer. ``gathering`` says when visible keys are copied side by side, so that hidden ones cost nothing; it
-    never changes a result by more than the order of additions does. ``record`` has narrow passes recorded and replayed
-    (see ``graphs``), those in which every key is visible and nobody looks on; the others run as ever. With ``padding``
-    "blank" whoever calls leaves padding out of the rows.
+    adds; ``keep_queries`` keeps each layer's queries of the last pass, which ``attention_scores`` reads, ``keep_paid``
+    what the other attention signals read; ``keep_hidden`` keeps in the store what every row last left each layer with;
+    ``keep_inputs`` what entered a layer when a row was last refreshed in it, which probes of hidden states compare
+    with; ``watch_attention`` fills ``attention_drift`` layer by layer. ``gathering`` says when visible keys are copied
+    side by side, so that hidden ones cost nothing; it never changes a result by more than the order of additions does.
+    ``record`` has narrow passes recorded and replayed (see ``graphs``), those in which every key is visible and nobody
+    looks on; the others run as ever. With ``padding`` "blank" whoever calls leaves padding out of the rows.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Engine:
         *,
         carried: bool = False,
         keep_queries: bool = False,
+        keep_paid: bool = False,
         keep_hidden: bool = False,
         keep_inputs: bool = False,
         watch_attention: bool = False,
@@ -106,9 +108,8 @@ class Engine:
         self._pattern = None if pattern is None else PatternSight(pattern, positions)
         self._cosine, self._sine = cosine, sine  # [batch * seq, head_width]
         self._record, self._recorded = record, None if record is None else self._make_recorded(record)
-        self._keep_queries = keep_queries
+        self._attended = AttentionOfPass(queries=keep_queries, paid=keep_paid, replayed=record is not None)
         self._keep_hidden, self._keep_inputs = keep_hidden, keep_inputs
-        self._queries: list[tuple[RowSet, Tensor]] = []
         self._visible: Tensor | None = None
         self._sight = Sight(self.spec.layers, gathering)
         self._seen: tuple[VisibleKeys, ...] = ()
@@ -132,7 +133,7 @@ class Engine:
         shadow = self._shadow(verify)
         if shadow is None and self._recorded is not None and self._replays(rows, visible):
             hidden, *queries = self._recorded.run(tokens, rows)
-            self._queries = [(rows, query) for query in queries]
+            self._attended.restore(rows, queries)
             return ForwardResult(hidden, rows, (rows,) * self.spec.layers)
         hidden = network.embed_rows(rows.take(tokens.flatten()))
         rotary = self._rotary(rows)
@@ -189,24 +190,26 @@ class Engine:
         return ForwardResult(hidden, everything, tuple(refreshed), shadow, *counts)
 
     def rollout(self) -> Tensor:
-        """Attention rollout of the last pass, float32 [batch, seq]; needs ``keep_queries``."""
-        seen = [self._seen_by(layer, rows) for layer, (rows, _) in enumerate(self._queries)]
-        return attention_rollout(self.store, self._queries, self._is_valid, seen, self.division)
+        """Attention rollout of the last pass, float32 [batch, seq]; needs ``keep_paid``."""
+        kept = self._attended.layers
+        seen = [self._seen_by(layer, attention.rows) for layer, attention in enumerate(kept)]
+        return attention_rollout(self.store, kept, self._is_valid, seen, self.division)
 
     def attention_received(self, queries_of: Tensor) -> Tensor:
-        """What each key received in the last pass, float32 [batch, layers, seq]; needs ``keep_queries``.
+        """What each key received in the last pass, float32 [batch, layers, seq]; needs ``keep_paid``.
 
         Head-mean attention, averaged over the refreshed rows in ``queries_of``, bool [batch, seq]; 0 where none is.
         """
-        return self._from_queries(queries_of, weighted_attention)
+        return self._from_attention(queries_of, KeptAttention.received)
 
     def attention_scores(self, queries_of: Tensor) -> Tensor:
-        """The same before the softmax: mean query times each key, float32 [batch, layers, seq]."""
-        return self._from_queries(queries_of, weighted_scores)
+        """The same before the softmax: mean query times each key, float32 [batch, layers, seq]; ``keep_queries``."""
+        return self._from_attention(queries_of, KeptAttention.scores)
 
-    def _from_queries(self, queries_of: Tensor, combine: Callable[..., Tensor]) -> Tensor:
+    def _from_attention(self, queries_of: Tensor, combine: Callable[..., Tensor]) -> Tensor:
         parts = []
-        for layer, (rows, queries) in enumerate(self._queries):
+        for layer, kept in enumerate(self._attended.layers):
+            rows = kept.rows
             if rows.count == 0:
                 parts.append(torch.zeros(queries_of.shape, device=queries_of.device))
                 continue
@@ -214,7 +217,7 @@ class Engine:
             share = asking / asking.sum(dim=1, keepdim=True).clamp(min=1)
             seen = self._seen_by(layer, rows)
             keys, _ = self.store.attended(layer, seen)
-            part = combine(queries, keys, rows.take(share.flatten()), rows, seen.mask)
+            part = combine(kept, rows.take(share.flatten()), keys, seen.mask)
             parts.append(seen.spread(part, queries_of.shape[1]))
         return self.division.mean(torch.stack(parts, dim=1))
 
@@ -229,7 +232,7 @@ class Engine:
         self._sine = self._sine.view(batch, seq, -1).index_select(0, index).flatten(0, 1)
         if self._pattern is not None:
             self._pattern.keep(index)
-        self._queries = []
+        self._attended.start()
         self._recorded = None if self._record is None else self._make_recorded(self._record)
         self._sight.forget()
         self.attention_drift = self.attention_drift[index]
@@ -266,7 +269,7 @@ class Engine:
         return carried
 
     def _start(self, visible: Tensor | None, watch: Tensor | None = None) -> None:
-        self._queries = []
+        self._attended.start()
         self.attention_drift = torch.full_like(self.attention_drift, torch.nan)
         if visible is not None:
             self._visible = visible & (self._is_valid if visible.ndim == 2 else self._is_valid[:, None])
@@ -288,12 +291,12 @@ class Engine:
 
     def _layers(self, tokens: Tensor, rows: RowSet) -> tuple[Tensor, ...]:
         """What a recorded pass does: final hidden states of ``rows``, and each layer's queries if they are kept."""
-        self._queries = []
+        self._attended.start()
         hidden, rotary = self.network.embed_rows(rows.take(tokens.flatten())), self._rotary(rows)
         for layer in range(self.spec.layers):
             hidden = hidden + self._attention(layer, hidden, rotary, rows)
             hidden = hidden + self._feed_forward(layer, hidden)
-        return hidden, *(query for _, query in self._queries)
+        return hidden, *(kept.queries for kept in self._attended.layers if kept.queries is not None)
 
     def _seen_by(self, layer: int, rows: RowSet) -> VisibleKeys:
         """What ``rows`` attend to in a layer."""
@@ -323,11 +326,9 @@ class Engine:
         self.store.write_values(layer, rows, fresh_values)
         if self._drift is not None:
             self.attention_drift = self._drift.after(layer, rows, queries, self._mask(layer))
-        if self._keep_queries:
-            self._queries.append((rows, queries))
         seen = self._seen_by(layer, rows)
         keys, values = self.store.attended(layer, seen)
-        return self.network.attention_output(layer, attend(queries, keys, values, rows, seen.mask))
+        return self.network.attention_output(layer, self._attended.attend(queries, keys, values, rows, seen.mask))
 
     def _feed_forward(self, layer: int, hidden: Tensor) -> Tensor:
         """What the network adds to ``hidden`` [rows, width]: many rows in turns, because it widens each of them."""
@@ -337,9 +338,7 @@ class Engine:
 
     def _nothing_refreshed(self, rows: RowSet) -> None:
         self.attention_drift = torch.full_like(self.attention_drift, torch.nan)
-        if self._keep_queries:
-            shape = (0, self._mine.heads, self._mine.head_width)
-            self._queries.append((rows, torch.empty(shape, device=self.network.device, dtype=self.network.dtype)))
+        self._attended.nothing(rows)
 
     @staticmethod
     def _rows_of(mask: Tensor, earlier: list[RowSet]) -> RowSet:

@@ -19,7 +19,7 @@ class GatheredRows:
         if seen.columns is None or seen.slots is None:
             raise ValueError("These keys are attended to in place: there is nothing to gather.")
         self.columns, self._slots = seen.columns, seen.slots
-        batch, seq = keys.shape[:2]
+        batch, seq = keys.shape[1:3]
         flat = (seen.columns + torch.arange(batch, device=keys.device)[:, None] * seq).flatten()
         self._keys = _copy(keys, flat)
         self._values = _copy(values, flat)
@@ -31,25 +31,31 @@ class GatheredRows:
 
     @property
     def keys(self) -> Tensor:
-        """[batch, kept, kv_heads, head_width], a view."""
-        return self._keys[:-1].view(*self.columns.shape, *self._keys.shape[1:])
+        """[kv_heads, batch, kept, head_width], a view."""
+        return self._held(self._keys)
 
     @property
     def values(self) -> Tensor:
-        """[batch, kept, kv_heads, head_width], a view."""
-        return self._values[:-1].view(*self.columns.shape, *self._values.shape[1:])
+        """[kv_heads, batch, kept, head_width], a view."""
+        return self._held(self._values)
 
     def write_keys(self, rows: RowSet, keys: Tensor) -> None:
         """Replace the keys of ``rows`` [rows, kv_heads, head_width], as far as they are held."""
-        self._keys.index_copy_(0, rows.take(self._slots), keys)
+        self._keys[:, rows.take(self._slots)] = keys.transpose(0, 1)
 
     def write_values(self, rows: RowSet, values: Tensor) -> None:
         """Replace the values of ``rows`` [rows, kv_heads, head_width], as far as they are held."""
-        self._values.index_copy_(0, rows.take(self._slots), values)
+        self._values[:, rows.take(self._slots)] = values.transpose(0, 1)
+
+    def _held(self, copied: Tensor) -> Tensor:
+        return torch.unflatten(copied[:, :-1], 1, self.columns.shape)
 
 
 def _copy(cached: Tensor, flat: Tensor) -> Tensor:
-    """Rows ``flat``, long [n], of ``cached`` [batch, seq, ...]: [n + 1, ...]; the last takes what is not held."""
-    copied = cached.new_empty(flat.numel() + 1, *cached.shape[2:])
-    torch.index_select(cached.flatten(0, 1), 0, flat, out=copied[:-1])
+    """Rows ``flat``, long [n], of ``cached`` [kv_heads, batch, seq, width]: [kv_heads, n + 1, width].
+
+    The last one takes what is not held.
+    """
+    copied = cached.new_empty(cached.shape[0], flat.numel() + 1, cached.shape[-1])
+    copied[:, :-1] = cached.flatten(1, 2).index_select(1, flat)
     return copied

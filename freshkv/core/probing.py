@@ -41,7 +41,7 @@ class Probing:
             probe.put(movement, (now - then).abs().mean(dim=1) / size)
             return movement, None
         fresh = network.project_values(layer, probe.take(hidden))
-        cached = probe.take(store.values(layer).flatten(0, 1))
+        cached = store.values_of(layer, probe)
         probe.put(movement, 1 - division_of(network).cosine(fresh.flatten(1).float(), cached.flatten(1).float()))
         if self.stores:
             store.write_values(layer, probe, fresh)

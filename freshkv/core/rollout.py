@@ -6,36 +6,35 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from freshkv.core.attention import weighted_attention
 from freshkv.core.division import UNDIVIDED, Division
-from freshkv.core.rows import RowSet
+from freshkv.core.kept_attention import KeptAttention
 from freshkv.core.store import RowStore
 from freshkv.core.visible import VisibleKeys
 
 
 def attention_rollout(
     store: RowStore,
-    queries: Sequence[tuple[RowSet, Tensor]],
+    attention: Sequence[KeptAttention],
     is_valid: Tensor,
     seen: Sequence[VisibleKeys],
     division: Division = UNDIVIDED,
 ) -> Tensor:
     """Column sums of the product of rownorm(A + I) over layers, last first: float32 [batch, seq].
 
-    ``queries`` holds, for each layer, the refreshed rows and their queries [rows, heads, head_width]. A is the
-    head-mean attention of those rows and the identity elsewhere; a row of it sums to one, so that normalising halves
-    it. Computed as a row vector times matrices, from the last layer down. Padding carries nothing. ``seen`` holds, for
-    each layer, the keys that may be attended to; ``division`` says which heads the queries are of.
+    ``attention`` holds that of the refreshed rows of each layer. A is their head-mean attention and the identity
+    elsewhere; a row of it sums to one, so that normalising halves it. Computed as a row vector times matrices, from
+    the last layer down. Padding carries nothing. ``seen`` holds, for each layer, the keys that may be attended to;
+    ``division`` says which heads the attention is of.
     """
     importance = is_valid.float()
-    for layer in reversed(range(len(queries))):
-        rows, query = queries[layer]
+    for layer in reversed(range(len(attention))):
+        rows = attention[layer].rows
         if rows.count == 0:
             continue
         flat = importance.flatten()
         weights = rows.take(flat).clone()
         keys, _ = store.attended(layer, seen[layer])
-        received = division.mean(weighted_attention(query, keys, weights, rows, seen[layer].mask))
+        received = division.mean(attention[layer].received(weights, keys, seen[layer].mask))
         spread = seen[layer].spread(received, is_valid.shape[1])
         kept = flat.clone()
         rows.put(kept, weights / 2)

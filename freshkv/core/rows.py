@@ -85,6 +85,15 @@ class RowSet:
         else:
             canvas.index_copy_(0, self.flat, rows)
 
+    def take_by_head(self, canvas: Tensor) -> Tensor:
+        """The rows of ``canvas`` [heads, batch * seq, width], packed: [rows, heads, width]."""
+        taken = canvas[:, self.span] if self.span is not None else canvas.index_select(1, self.flat)
+        return taken.transpose(0, 1)
+
+    def put_by_head(self, canvas: Tensor, rows: Tensor) -> None:
+        """Write packed ``rows`` [rows, heads, width] to their places in ``canvas`` [heads, batch * seq, width]."""
+        canvas[:, self.flat if self.span is None else self.span] = rows.transpose(0, 1)
+
     def rectangular(self, rows: Tensor) -> Tensor:
         """Packed [rows, ...] to [batch, widest, ...], repeating the last row of shorter sequences."""
         if self.queries is not None:

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from freshkv.core.attention import fold_heads, unfold_heads
-from freshkv.core.axes import SEQ
+from freshkv.core.attention import attend_folded, fold_heads, unfold_heads
 from freshkv.core.network import Network
 from freshkv.core.pattern import PatternSight
 from freshkv.core.rows import RowSet
@@ -45,14 +43,14 @@ class ShadowRows:
         network, rows = self._network, self.rows
         queries, keys, values = network.project(layer, self.hidden, self._rotary)
         canvas_keys, canvas_values = store.attended(layer, seen)
-        all_keys = torch.cat((canvas_keys, rows.rectangular(keys)), dim=SEQ)
-        all_values = torch.cat((canvas_values, rows.rectangular(values)), dim=SEQ)
+        all_keys, all_values = (
+            torch.cat((canvas, rows.rectangular(own).permute(2, 0, 1, 3)), dim=2)  # [kv_heads, batch, kept + widest, …]
+            for canvas, own in ((canvas_keys, keys), (canvas_values, values))
+        )
         heads, kv_heads = queries.shape[1], keys.shape[1]
         folded = fold_heads(rows.rectangular(queries), kv_heads)
-        mask = self._visibility(layer, seen).repeat(1, heads // kv_heads, 1)[:, None]
-        attended = functional.scaled_dot_product_attention(
-            folded, all_keys.transpose(1, 2), all_values.transpose(1, 2), attn_mask=mask
-        )
+        mask = self._visibility(layer, seen).repeat(1, heads // kv_heads, 1)[None]
+        attended = attend_folded(folded, all_keys, all_values, mask)
         self.hidden = self.hidden + network.attention_output(layer, rows.packed(unfold_heads(attended, heads)))
         self.hidden = self.hidden + network.feed_forward(layer, self.hidden)
 

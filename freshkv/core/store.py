@@ -7,6 +7,7 @@ from torch import Tensor
 
 from freshkv.core.axes import SEQ
 from freshkv.core.gathered import GatheredRows
+from freshkv.core.head_memory import HeadMemory
 from freshkv.core.network import NetworkSpec
 from freshkv.core.rows import RowSet
 from freshkv.core.visible import VisibleKeys
@@ -38,10 +39,16 @@ class RowStore:
             return memory.fill_(float("nan")) if poison else memory
 
         self._batch, self._poison = batch, poison
-        heads = (spec.layers, batch, seq, spec.kv_heads, spec.head_width)
+
+        def allocate_heads() -> HeadMemory:
+            size = (spec.layers, spec.kv_heads, batch, seq, spec.head_width)
+            memory = HeadMemory(*size, device=device, dtype=dtype)
+            if poison:
+                memory.fill(float("nan"))
+            return memory
+
         outputs = (spec.layers, batch, seq, spec.width)
-        self._keys = allocate(*heads)
-        self._values = allocate(*heads)
+        self._keys, self._values = allocate_heads(), allocate_heads()
         self._outputs = allocate(*outputs) if carried else None
         self._hidden = allocate(*outputs) if keep_hidden else None
         self._inputs = allocate(*outputs) if keep_inputs else None
@@ -66,11 +73,19 @@ class RowStore:
 
     def keys(self, layer: int) -> Tensor:
         """[batch, seq, kv_heads, head_width], a view."""
-        return self._keys[layer, : self._batch]
+        return self._keys.by_row(layer)
+
+    def keys_by_head(self, layer: int) -> Tensor:
+        """[kv_heads, batch, seq, head_width], a view; the same as attention reads them."""
+        return self._keys.by_head(layer)
 
     def values(self, layer: int) -> Tensor:
         """[batch, seq, kv_heads, head_width], a view."""
-        return self._values[layer, : self._batch]
+        return self._values.by_row(layer)
+
+    def values_of(self, layer: int, rows: RowSet) -> Tensor:
+        """[rows, kv_heads, head_width]; cached values of ``rows``."""
+        return self._values.take(layer, rows)
 
     def layer_outputs(self, layer: int) -> Tensor:
         """[batch * seq, width], a view; what a layer added to each row, attention and feed-forward network together.
@@ -92,14 +107,14 @@ class RowStore:
         return self._of_layer(self._queries, layer)
 
     def attended(self, layer: int, seen: VisibleKeys) -> tuple[Tensor, Tensor]:
-        """Keys and values of what is visible, [batch, kept, kv_heads, head_width] each, kept = seq where in place."""
-        keys, values = self.keys(layer), self.values(layer)
+        """Keys and values of what is visible, [kv_heads, batch, kept, head_width] each, kept = seq where in place."""
+        keys, values = self._keys.by_head(layer), self._values.by_head(layer)
         if seen.columns is None:
             self._gathered.pop(layer, None)
             if self.complete:
                 return keys, values
             # what was never computed may be no number, and no number times a weight of 0 is none either
-            never = ~self.written[:, :, None, None]
+            never = ~self.written[:, :, None]
             return keys.masked_fill(never, 0), values.masked_fill(never, 0)
         held = self._gathered.get(layer)
         if held is None or held.columns is not seen.columns:
@@ -134,13 +149,13 @@ class RowStore:
 
     def write_keys(self, layer: int, rows: RowSet, keys: Tensor) -> None:
         """Replace the keys of ``rows`` by ``keys`` [rows, kv_heads, head_width]."""
-        rows.put(self.keys(layer).flatten(0, 1), keys)
+        self._keys.write(layer, rows, keys)
         if layer in self._gathered:
             self._gathered[layer].write_keys(rows, keys)
 
     def write_values(self, layer: int, rows: RowSet, values: Tensor) -> None:
         """Replace the values of ``rows`` by ``values`` [rows, kv_heads, head_width]."""
-        rows.put(self.values(layer).flatten(0, 1), values)
+        self._values.write(layer, rows, values)
         if layer in self._gathered:
             self._gathered[layer].write_values(rows, values)
 
@@ -153,6 +168,8 @@ class RowStore:
     def admit(self, padding: Tensor) -> None:
         """Hold more sequences, bool [new, seq], in memory that ``keep`` has just freed. They are blank where True."""
         first, self._batch = self._batch, self._batch + padding.shape[0]
+        self._keys.admit(padding.shape[0])
+        self._values.admit(padding.shape[0])
         if self._poison:
             self._fill(first, torch.ones_like(padding), float("nan"))
         self._fill(first, padding, 0.0)
@@ -161,17 +178,21 @@ class RowStore:
 
     def _fill(self, first: int, columns: Tensor, value: float) -> None:
         """Write ``value`` to the leftmost columns, bool [some, seq], of sequences from ``first`` on."""
+        for heads in (self._keys, self._values):
+            heads.fill_columns(first, columns, value)
         for place, width in enumerate(columns.sum(dim=SEQ).tolist(), start=first):
-            for memory in self._memories():
+            for memory in self._by_row():
                 memory[:, place, :width] = value
 
-    def _memories(self) -> list[Tensor]:
-        outputs = (self._outputs, self._hidden, self._inputs)
-        return [memory for memory in (self._keys, self._values, self._queries, *outputs) if memory is not None]
+    def _by_row(self) -> list[Tensor]:
+        memories = (self._queries, self._outputs, self._hidden, self._inputs)
+        return [memory for memory in memories if memory is not None]
 
     def keep(self, sequences: list[int]) -> None:
         """Keep these sequences, given in ascending order, and forget the others. Moves memory, allocates none."""
-        for memory in self._memories():
+        self._keys.keep(sequences)
+        self._values.keep(sequences)
+        for memory in self._by_row():
             for place, sequence in enumerate(sequences):
                 if place != sequence:
                     memory[:, place] = memory[:, sequence]

@@ -16,7 +16,6 @@ from freshkv.core.network import Network
 from freshkv.core.policy import Probes
 from freshkv.core.probing import Probing
 from freshkv.core.rows import RowSet
-from freshkv.core.visible import Gathering
 from freshkv.testing import NetworkShape, tiny_network
 from freshkv.testing.strategies import left_padded, network_shapes, row_masks, visible_masks
 
@@ -52,8 +51,8 @@ class Schedule:
     def network(self) -> Network:
         return tiny_network(self.shape)
 
-    def engine(self, *, carried: bool, keep_queries: bool = False, gathering: Gathering = "auto") -> Engine:
-        return self.engine_of(self.is_valid, carried=carried, keep_queries=keep_queries, gathering=gathering)
+    def engine(self, *, carried: bool, **options: Any) -> Engine:
+        return self.engine_of(self.is_valid, carried=carried, **options)
 
     def engine_of(self, is_valid: Tensor, *, carried: bool, **options: Any) -> Engine:
         """For some of the sequences."""

@@ -37,8 +37,8 @@ class Counting:
 @given(schedule=schedules(same_in_all_layers=True), fine=st.integers(1, 4))
 def test_recorded_passes_leave_the_same_behind(schedule: Schedule, fine: int) -> None:
     with patch.object(graphs, "FINE", fine):
-        plain = schedule.engine_of(schedule.is_valid, carried=False, keep_queries=True)
-        recorded = schedule.engine_of(schedule.is_valid, carried=False, keep_queries=True, record=record_eagerly)
+        plain = schedule.engine_of(schedule.is_valid, carried=False, keep_paid=True)
+        recorded = schedule.engine_of(schedule.is_valid, carried=False, keep_paid=True, record=record_eagerly)
         for step in schedule.steps:
             results = [run_narrow(engine, step) for engine in (plain, recorded)]
             (first, hidden), (second, replayed) = results

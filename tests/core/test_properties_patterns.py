@@ -85,7 +85,7 @@ def test_with_other_rows_in_every_layer_the_carried_path_is_the_naive_executor(s
 @examples(25)
 @given(schedule=patterned_schedules(same_in_all_layers=True))
 def test_attention_signals_are_those_of_the_rows_that_see(schedule: Schedule) -> None:
-    engine, naive = schedule.engine(carried=False, keep_queries=True), schedule.naive()
+    engine, naive = schedule.engine(carried=False, keep_queries=True, keep_paid=True), schedule.naive()
     for step in schedule.steps:
         run_narrow(engine, step)
         run_naive(schedule, naive, step)

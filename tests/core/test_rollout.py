@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 import freshkv
 from freshkv import Selection, StepView
+from freshkv.core import kept_attention
 from freshkv.core.naive import NaiveExecutor
 from freshkv.core.registry import resolve_policy
 from freshkv.testing import wrapped
@@ -57,7 +60,7 @@ def dense_rollout(naive: AttentionWatcher, step: Step) -> Tensor:
 @given(schedule=schedules(same_in_all_layers=False))
 def test_the_rollout_of_the_carried_path_is_the_product_of_the_matrices(schedule: Schedule) -> None:
     engine, naive = (
-        schedule.engine(carried=True, keep_queries=True),
+        schedule.engine(carried=True, keep_paid=True),
         AttentionWatcher(schedule.network, schedule.is_valid),
     )
     for step in schedule.steps:
@@ -70,7 +73,7 @@ def test_the_rollout_of_the_carried_path_is_the_product_of_the_matrices(schedule
 @given(schedule=schedules(same_in_all_layers=True))
 def test_the_rollout_of_the_narrow_path_is_the_product_of_the_matrices(schedule: Schedule) -> None:
     engine, naive = (
-        schedule.engine(carried=False, keep_queries=True),
+        schedule.engine(carried=False, keep_paid=True),
         AttentionWatcher(schedule.network, schedule.is_valid),
     )
     for step in schedule.steps:
@@ -79,6 +82,34 @@ def test_the_rollout_of_the_narrow_path_is_the_product_of_the_matrices(schedule:
         importance = engine.rollout()
         torch.testing.assert_close(importance.double(), dense_rollout(naive, step), rtol=1e-4, atol=1e-5)
         assert not bool(importance[~schedule.is_valid].any()), "padding carries importance"
+
+
+@examples(40)
+@given(schedule=schedules(same_in_all_layers=False), carried=st.booleans(), queries=st.booleans())
+def test_what_falls_off_on_the_way_is_what_is_computed_again(schedule: Schedule, carried: bool, queries: bool) -> None:
+    """Signals from probabilities that attention computed in the open, and from queries."""
+    opened = schedule.engine(carried=carried, keep_queries=queries, keep_paid=True)
+    again = schedule.engine(carried=carried, keep_queries=queries, keep_paid=True)
+    for step in schedule.steps:
+        results = []
+        for engine, most in ((opened, kept_attention.MOST_OPEN), (again, 0)):
+            with patch.object(kept_attention, "MOST_OPEN", most):
+                if carried:
+                    hidden, _ = run_carried(schedule, engine, step)
+                else:
+                    _, hidden = run_narrow(engine, step)
+                forms = {kept.paid is None for kept in engine._attended.layers if kept.rows.count > 0}
+                assert forms <= {most == 0}
+                asking = step.rows[0]
+                signals = [engine.rollout(), engine.attention_received(asking)]
+                if queries:
+                    signals.append(engine.attention_scores(asking))
+                results.append((hidden, signals))
+        (first, some), (second, others) = results
+        flowing = slice(None) if carried else step.rows[0]
+        schedule.assert_same(first[flowing], second[flowing])
+        for one, other in zip(some, others, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 RECORDED = [case for case in cases("vanilla") if case.parts[1].startswith("d2w") and "d2_importance" in case.tensors]

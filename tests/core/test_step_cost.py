@@ -59,13 +59,13 @@ def test_a_step_of_dllm_costs_its_first_layer_probes_and_a_share_of_the_response
         assert cost == layer(SEQ) + (SHAPE.layers - 1) * layer(rows) + probed + head(masks_in_block(step))
 
 
-def test_a_step_of_d2cache_costs_its_rows_and_their_attention_once_more():
+def test_a_step_of_d2cache_costs_its_rows_and_weighs_what_they_pay():
     network = tiny_network(SHAPE)
     prompt = torch.randint(0, 30, (1, PROMPT), generator=torch.Generator().manual_seed(5))
     run = freshkv.generate(network, prompt, policy="d2cache:current_k=4", gen_length=RESPONSE, block_length=BLOCK)
     for number, step in enumerate(run.trace):
         rows, predicted = int(step.refreshed.sum()), int(step.predicted.sum())
         assert rows == SEQ if number == 0 else rows > predicted  # at least one important row besides
-        rollout = rows * SEQ * (2 * WIDTH + 2 * SHAPE.heads)
+        rollout = 2 * rows * SEQ
         expected = SHAPE.layers * (layer(rows) + rollout) + head(predicted)
         assert cost_of_step(step, run.trace, network.network_spec).flops == expected

@@ -8,7 +8,7 @@ from attrs import frozen
 from hypothesis import given
 
 from freshkv import CachePolicy, Selection, StepView
-from freshkv.core import engine as engine_module
+from freshkv.core import kept_attention
 from freshkv.core.visible import Gathering, VisibleKeys, gathered
 from freshkv.testing import example_problem
 from tests.core.schedule import Schedule, run_carried, run_narrow, schedules
@@ -33,13 +33,13 @@ class Keeps(CachePolicy):
 
 def keys_attended(policy: CachePolicy, gathering: Gathering, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many keys attention is handed in the first layer of each step."""
-    original, counts = engine_module.attend, []
+    original, counts = kept_attention.attend, []
 
     def attend(queries, keys, values, rows, visible):
-        counts.append(keys.shape[1])
+        counts.append(keys.shape[2])
         return original(queries, keys, values, rows, visible)
 
-    monkeypatch.setattr(engine_module, "attend", attend)
+    monkeypatch.setattr(kept_attention, "attend", attend)
     problem = example_problem(block_length=12).alone(0)
     problem.run(policy, gathering=gathering)
     return counts[:: problem.shape.layers]
@@ -93,6 +93,7 @@ def test_gathered_copies_hold_what_is_cached(schedule: Schedule) -> None:
                 if seen.columns is None:
                     continue
                 real = torch.ones_like(seen.columns, dtype=torch.bool) if seen.mask is None else seen.mask
+                keys, values = keys.permute(1, 2, 0, 3), values.permute(1, 2, 0, 3)
                 place = torch.arange(keys.shape[0])[:, None].expand_as(seen.columns)[real], seen.columns[real]
                 assert torch.equal(keys[real], engine.store.keys(layer)[place])
                 assert torch.equal(values[real], engine.store.values(layer)[place])

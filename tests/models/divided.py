@@ -139,7 +139,9 @@ def schedule(load, number, *, carried):
     model = load(SCHEDULED[number % len(SCHEDULED)])
     layers, batch, seq = model.network_spec.layers, 1 + number % 3, 4 + number % 5
     is_valid = left_padded(tuple(torch.randint(0, seq - 2, (batch,), generator=generator).tolist()), seq)
-    engine = Engine(model, is_valid, carried=carried, keep_queries=True, watch_attention=carried, poison=True)
+    engine = Engine(
+        model, is_valid, carried=carried, keep_queries=True, keep_paid=True, watch_attention=carried, poison=True
+    )
     tokens = torch.randint(0, 50, (batch, seq), generator=generator)
     steps = []
     for step in range(4):

@@ -1,0 +1,74 @@
+"""Memory for keys or values, head by head, so that attention reads the rows of a head one after the other."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from freshkv.core.axes import SEQ
+from freshkv.core.rows import RowSet
+
+
+class HeadMemory:
+    """Vectors [head_width] of every row, key head and layer, allocated once.
+
+    A sequence's rows of one head are a slab. The slabs of the sequences that are held follow each other without gaps,
+    also after some have left, so that a layer is always one piece of memory: libraries would copy it otherwise.
+    """
+
+    def __init__(
+        self, layers: int, kv_heads: int, batch: int, seq: int, width: int, *, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self._memory = torch.empty(layers, kv_heads * batch, seq, width, device=device, dtype=dtype)
+        self._kv_heads, self._batch = kv_heads, batch
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the allocation."""
+        return self._memory.nbytes
+
+    def by_head(self, layer: int) -> Tensor:
+        """[kv_heads, batch, seq, head_width], a view, contiguous."""
+        held = self._memory[layer, : self._kv_heads * self._batch]
+        return held.view(self._kv_heads, self._batch, *held.shape[1:])
+
+    def by_row(self, layer: int) -> Tensor:
+        """[batch, seq, kv_heads, head_width], a view."""
+        return self.by_head(layer).permute(1, 2, 0, 3)
+
+    def write(self, layer: int, rows: RowSet, fresh: Tensor) -> None:
+        """Replace ``rows`` by ``fresh`` [rows, kv_heads, head_width]."""
+        rows.put_by_head(self.by_head(layer).flatten(1, 2), fresh)
+
+    def take(self, layer: int, rows: RowSet) -> Tensor:
+        """``rows`` as [rows, kv_heads, head_width]."""
+        return rows.take_by_head(self.by_head(layer).flatten(1, 2))
+
+    def fill(self, value: float) -> None:
+        """``value`` everywhere."""
+        self._memory.fill_(value)
+
+    def fill_columns(self, first: int, columns: Tensor, value: float) -> None:
+        """``value`` in the leftmost columns, bool [some, seq], of sequences from ``first`` on."""
+        for place, width in enumerate(columns.sum(dim=SEQ).tolist(), start=first):
+            self._memory[:, place : self._kv_heads * self._batch : self._batch, :width] = value
+
+    def keep(self, sequences: list[int]) -> None:
+        """Keep these sequences, in ascending order, and forget the others. Moves slabs, allocates nothing."""
+        left = len(sequences)
+        for head in range(self._kv_heads):
+            for place, sequence in enumerate(sequences):
+                # a slab never moves behind where it was: what is still to be read is not written over
+                self._move(head * self._batch + sequence, head * left + place)
+        self._batch = left
+
+    def admit(self, newcomers: int) -> None:
+        """Make place for more sequences behind those that are held; what it holds then means nothing."""
+        held, self._batch = self._batch, self._batch + newcomers
+        for head in reversed(range(self._kv_heads)):
+            for place in reversed(range(held)):
+                self._move(head * held + place, head * self._batch + place)
+
+    def _move(self, source: int, target: int) -> None:
+        if source != target:
+            self._memory[:, target] = self._memory[:, source]

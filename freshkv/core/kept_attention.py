@@ -1,0 +1,89 @@
+"""Attention layer by layer, and what a pass keeps of it for the signals that policies ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from freshkv.core.attention import attend, attend_openly, weighted_attention, weighted_scores
+from freshkv.core.rows import RowSet
+
+#: rows of a sequence, and attention probabilities of a layer, up to which they are computed in the open
+MOST_OPEN_ROWS, MOST_OPEN = 256, 1 << 22
+
+
+@frozen(eq=False)
+class KeptAttention:
+    """One layer's: what its rows paid, or the queries that it can be computed from once more."""
+
+    rows: RowSet
+    queries: Tensor | None  #: [rows, heads, head_width]
+    paid: Tensor | None  #: float32 [rows, kept]; head-mean attention to each key that is attended to
+
+    def received(self, weights: Tensor, keys: Tensor, visible: Tensor | None) -> Tensor:
+        """Sum over rows of ``weights`` [rows] times their head-mean attention: float32 [batch, kept].
+
+        ``keys`` and ``visible`` are those that were attended to, as in ``attend``.
+        """
+        if self.paid is None:
+            return weighted_attention(self._queries(), keys, weights, self.rows, visible)
+        batch, seq = self.rows.mask.shape
+        if batch == 1:
+            return weights[None] @ self.paid
+        # no product with zeros of other sequences: what is no number in one must stay there
+        total = weights.new_zeros(batch, self.paid.shape[1])
+        return total.index_add(0, self.rows.flat // seq, weights[:, None] * self.paid)
+
+    def scores(self, weights: Tensor, keys: Tensor, visible: Tensor | None) -> Tensor:
+        """The same of query-key products, scaled as for the softmax, which is not taken."""
+        return weighted_scores(self._queries(), keys, weights, self.rows, visible)
+
+    def _queries(self) -> Tensor:
+        if self.queries is None:
+            raise RuntimeError("This engine was not asked to keep queries.")
+        return self.queries
+
+
+class AttentionOfPass:
+    """Attends, and keeps what signals need: ``queries`` for scores, ``paid`` for what keys receive.
+
+    On a CPU what few rows pay falls off on the way. Elsewhere, and for many rows, a fused kernel is faster or needs
+    less memory; queries are kept instead, and attention is computed again if it is asked for. So it is where passes
+    are ``replayed``.
+    """
+
+    def __init__(self, *, queries: bool, paid: bool, replayed: bool = False) -> None:
+        self._wants_queries, self._wants_paid, self._replayed = queries, paid, replayed
+        self.layers: list[KeptAttention] = []
+
+    def start(self) -> None:
+        """A pass begins."""
+        self.layers = []
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, rows: RowSet, visible: Tensor | None) -> Tensor:
+        """What the rows of the next layer gather, [rows, heads, head_width]. Arguments as in ``attention.attend``."""
+        if self._wants_paid and not self._replayed and _can_be_open(queries, keys, rows):
+            attended, paid = attend_openly(queries, keys, values, rows, visible)
+            self.layers.append(KeptAttention(rows, queries if self._wants_queries else None, paid))
+            return attended
+        if self._wants_paid or self._wants_queries:
+            self.layers.append(KeptAttention(rows, queries, None))
+        return attend(queries, keys, values, rows, visible)
+
+    def nothing(self, rows: RowSet) -> None:
+        """The next layer has no ``rows``."""
+        if self._wants_paid or self._wants_queries:
+            self.layers.append(KeptAttention(rows, None, None))
+
+    def restore(self, rows: RowSet, queries: Sequence[Tensor]) -> None:
+        """Keep the ``queries`` of ``rows``, one tensor for each layer, of a pass that was replayed."""
+        self.layers = [KeptAttention(rows, query, None) for query in queries]
+
+
+def _can_be_open(queries: Tensor, keys: Tensor, rows: RowSet) -> bool:
+    probabilities = len(rows.counts) * rows.widest * queries.shape[1] * keys.shape[2]
+    few = rows.widest <= MOST_OPEN_ROWS and probabilities <= MOST_OPEN
+    return few and queries.device.type == "cpu"
