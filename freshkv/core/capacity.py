@@ -13,10 +13,11 @@ from attrs import field, frozen
 from attrs.validators import gt, le
 
 from freshkv.core.decoder import Decoder
-from freshkv.core.engine import MOST_ROWS, engine_options
+from freshkv.core.engine_options import engine_options
 from freshkv.core.network import NetworkSpec
 from freshkv.core.policy import CachePolicy
 from freshkv.core.predict import LEAST_POSITIONS
+from freshkv.core.projecting import MOST_ROWS
 from freshkv.core.request import Request
 from freshkv.core.sampling import Sampling
 

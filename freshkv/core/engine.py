@@ -15,19 +15,13 @@ from freshkv.core.graphs import Record, RecordedPasses
 from freshkv.core.kept_attention import AttentionOfPass, KeptAttention
 from freshkv.core.network import Network
 from freshkv.core.pattern import AttentionPattern, PatternSight
-from freshkv.core.policy import CachePolicy, LayerwisePolicy
 from freshkv.core.probing import Probing, not_measured
+from freshkv.core.projecting import MOST_ROWS, Projections
 from freshkv.core.rollout import attention_rollout
 from freshkv.core.rows import RowSet
 from freshkv.core.shadow import ShadowRows
 from freshkv.core.store import RowStore
 from freshkv.core.visible import Gathering, Sight, VisibleKeys
-
-#: rows that go through a feed-forward network at a time; enough for products to be as fast as they get
-MOST_ROWS = 1024
-
-#: signals that are computed from what the rows of the last pass paid
-_FROM_PAID = frozenset({"attention_rollout", "attention_received"})
 
 #: what becomes of padding: its rows flow like any others; or it is blank, zeros in the cache, and none of its rows flow
 Padding = Literal["computed", "blank"]
@@ -39,17 +33,6 @@ ChooseRows = Callable[[int, Tensor], Tensor]
 def rotary_positions(is_valid: Tensor) -> Tensor:
     """Positions for rotary embedding, long [batch, seq]: the first valid token is 0, padding too."""
     return (is_valid.long().cumsum(dim=1) - 1).clamp(min=0)
-
-
-def engine_options(policy: CachePolicy) -> dict[str, bool]:
-    """What an engine must keep for ``policy``, besides keys and values."""
-    return {
-        "carried": isinstance(policy, LayerwisePolicy),
-        "keep_queries": "attention_scores" in policy.needs,
-        "keep_paid": bool(policy.needs & _FROM_PAID),
-        "keep_inputs": isinstance(policy, LayerwisePolicy) and policy.probes == "hidden_states",
-        "watch_attention": "attention_drift" in policy.needs,
-    }
 
 
 class Engine:
@@ -109,6 +92,7 @@ class Engine:
         self._cosine, self._sine = cosine, sine  # [batch * seq, head_width]
         self._record, self._recorded = record, None if record is None else self._make_recorded(record)
         self._attended = AttentionOfPass(queries=keep_queries, paid=keep_paid, replayed=record is not None)
+        self._projections = Projections(network, self.store, renews=record is not None)
         self._keep_hidden, self._keep_inputs = keep_hidden, keep_inputs
         self._visible: Tensor | None = None
         self._sight = Sight(self.spec.layers, gathering)
@@ -117,19 +101,28 @@ class Engine:
         #: float32 [batch]; of the watched rows in the layer that was computed last, NaN where unknown
         self.attention_drift = torch.full((batch,), torch.nan, device=network.device)
 
+    def changed(self, tokens: Tensor) -> Tensor | None:
+        """Which of ``tokens``, long [batch, seq], are others than in the pass before, bool; None: of no use."""
+        return self._projections.changed(tokens)
+
     @torch.no_grad()
     def narrow(
-        self, tokens: Tensor, rows: RowSet, visible: Tensor | None = None, verify: Tensor | None = None
+        self,
+        tokens: Tensor,
+        rows: RowSet,
+        visible: Tensor | None = None,
+        verify: Tensor | None = None,
+        changed: RowSet | None = None,
     ) -> ForwardResult:
         """Only ``rows`` flow, the same in all layers. ``tokens`` is long [batch, seq].
 
         ``visible``, bool [batch, seq] or [batch, layers, seq], says which keys may be attended to; what is visible and
         no padding must have been computed before or be in ``rows``. ``verify``, bool [batch, seq], says which positions
-        are given a shadow row.
+        are given a shadow row. ``changed`` is what the method of that name says, or None; it never changes a result.
         """
         network, store = self.network, self.store
         store.mark_written(rows)
-        self._start(visible)
+        self._start(tokens, changed, visible)
         shadow = self._shadow(verify)
         if shadow is None and self._recorded is not None and self._replays(rows, visible):
             hidden, *queries = self._recorded.run(tokens, rows)
@@ -155,14 +148,15 @@ class Engine:
         visible: Tensor | None = None,
         verify: Tensor | None = None,
         watch: Tensor | None = None,
+        changed: RowSet | None = None,
     ) -> ForwardResult:
         """All rows flow; ``choose`` picks those refreshed in a layer, the others add their cached outputs.
 
         ``probing`` measures rows first in every layer, and ``choose`` learns how far they moved. ``watch``, bool
-        [batch, seq], are the rows of ``attention_drift``.
+        [batch, seq], are the rows of ``attention_drift``; ``changed`` is as in ``narrow``.
         """
         network, store = self.network, self.store
-        self._start(visible, watch)
+        self._start(tokens, changed, visible, watch)
         shadow = self._shadow(verify)
         everything = RowSet.everything(tokens)
         hidden = network.embed_rows(tokens.flatten())
@@ -233,6 +227,7 @@ class Engine:
         if self._pattern is not None:
             self._pattern.keep(index)
         self._attended.start()
+        self._projections.keep(index)
         self._recorded = None if self._record is None else self._make_recorded(self._record)
         self._sight.forget()
         self.attention_drift = self.attention_drift[index]
@@ -245,17 +240,21 @@ class Engine:
         self._is_valid = torch.cat((self._is_valid, is_valid))
         self._padded = not bool(self._is_valid.all())
         self._cosine, self._sine = torch.cat((self._cosine, cosine)), torch.cat((self._sine, sine))
+        self._projections.forget()
         if self._pattern is not None:
             self._pattern.admit(positions)
         self._recorded = None if self._record is None else self._make_recorded(self._record)
         self.attention_drift = self.attention_drift.new_full((self._is_valid.shape[0],), torch.nan)
 
     def _carry(self, layer: int, hidden: Tensor, rows: RowSet) -> Tensor:
-        """``hidden`` [batch * seq, width] behind a layer: ``rows`` are computed, what it added to the others stays."""
+        """``hidden`` [batch * seq, width] behind a layer: ``rows`` are computed, what it added to the others stays.
+
+        ``hidden`` may be written to.
+        """
         outputs = self.store.layer_outputs(layer)
         if rows.count == 0:
             self._nothing_refreshed(rows)
-            return hidden + outputs
+            return hidden.add_(outputs)
         entered = rows.take(hidden)
         attended = self._attention(layer, entered, self._rotary(rows), rows)
         between = entered + attended
@@ -264,12 +263,15 @@ class Engine:
         left = between + fed  # added one by one, as on the narrow path
         if rows.full:
             return left
-        carried = hidden + outputs
-        rows.put(carried, left)
-        return carried
+        hidden.add_(outputs)
+        rows.put(hidden, left)
+        return hidden
 
-    def _start(self, visible: Tensor | None, watch: Tensor | None = None) -> None:
+    def _start(
+        self, tokens: Tensor, changed: RowSet | None, visible: Tensor | None, watch: Tensor | None = None
+    ) -> None:
         self._attended.start()
+        self._projections.start(tokens, changed)
         self.attention_drift = torch.full_like(self.attention_drift, torch.nan)
         if visible is not None:
             self._visible = visible & (self._is_valid if visible.ndim == 2 else self._is_valid[:, None])
@@ -319,11 +321,9 @@ class Engine:
         return rows.take(self._cosine), rows.take(self._sine)
 
     def _attention(self, layer: int, hidden: Tensor, rotary: tuple[Tensor, Tensor], rows: RowSet) -> Tensor:
-        queries, fresh_keys, fresh_values = self.network.project(layer, hidden, rotary)
         if self._drift is not None:
             self._drift.before(layer, rows, self._mask(layer))
-        self.store.write_keys(layer, rows, fresh_keys)
-        self.store.write_values(layer, rows, fresh_values)
+        queries = self._projections.project(layer, hidden, rotary, rows)
         if self._drift is not None:
             self.attention_drift = self._drift.after(layer, rows, queries, self._mask(layer))
         seen = self._seen_by(layer, rows)

@@ -12,7 +12,8 @@ from torch import Tensor
 from freshkv.core.agreement import agreed_commit, agreed_mask, agreed_plan, check_same_run
 from freshkv.core.check import check_commit, check_needs, guarded, verified_positions
 from freshkv.core.decoder import Commit, Decoder
-from freshkv.core.engine import Engine, Padding, engine_options
+from freshkv.core.engine import Engine, Padding
+from freshkv.core.engine_options import engine_options
 from freshkv.core.errors import DecoderError, NumericalError
 from freshkv.core.forward_result import ForwardResult
 from freshkv.core.graphs import Record
@@ -159,9 +160,12 @@ class DenoisingLoop:
         """The pass, and the plan as it then is: a layer-wise policy makes up its mind on the way."""
         policy, tokens, engine = self.options.policy, self.state.tokens, self.engine
         verify = self._verify(groups)
+        other = engine.changed(tokens)
         if not isinstance(policy, LayerwisePolicy):
-            rows, inside, outside = fetch(plan.rows, *Wanted.masks(self.state, plan.predict))
-            result = engine.narrow(tokens, RowSet.of(plan.rows, rows), plan.visible, verify)
+            wanted = Wanted.masks(self.state, plan.predict)
+            rows, inside, outside, *host = fetch(plan.rows, *wanted, *(() if other is None else (other,)))
+            changed = None if other is None else RowSet.of(other, *host)
+            result = engine.narrow(tokens, RowSet.of(plan.rows, rows), plan.visible, verify, changed)
             return plan, result, Wanted.of(inside, outside, tokens.device)
         questions = LayerQuestions(
             policy,
@@ -174,7 +178,8 @@ class DenoisingLoop:
             computed=self.state.is_valid if self.options.packed else None,
             division=self.division,
         )
-        result = engine.carried(tokens, questions.choose, questions.probing, plan.visible, verify, plan.watch)
+        changed = None if other is None else RowSet.of(other)
+        result = engine.carried(tokens, questions.choose, questions.probing, plan.visible, verify, plan.watch, changed)
         plan = questions.answered()
         inside, outside = fetch(*Wanted.masks(self.state, plan.predict))
         return plan, result, Wanted.of(inside, outside, tokens.device)

@@ -49,7 +49,8 @@ class DLLMCache(LayerwisePolicy):
         return rows | self._most_moved(view, layer.movement)
 
     def _most_moved(self, view: StepView, movement: Tensor) -> Tensor:
-        response_length = int(view.is_response[0].sum())
-        count = int(self.rou * response_length)
+        response_length = view.is_response.sum(dim=SEQ, keepdim=True, dtype=torch.float64)
+        rank = torch.arange(view.shape[SEQ], device=movement.device)
         order = torch.where(view.is_response, movement, -torch.inf).argsort(dim=SEQ, descending=True, stable=True)
-        return view.nothing.scatter(SEQ, order[:, :count], True)
+        # counted where the tensors are: to ask for the number would make the host wait in every layer
+        return view.nothing.scatter(SEQ, order, rank < (self.rou * response_length).floor())

@@ -108,9 +108,15 @@ def schedules(draw: st.DrawFn, *, same_in_all_layers: bool, probes: bool = False
     return Schedule(shape, is_valid, steps, measured, draw(st.booleans()))
 
 
+def changed_rows(engine: Engine, step: Step) -> RowSet | None:
+    """What the engine makes of the tokens that stay, as a run tells it."""
+    changed = engine.changed(step.tokens)
+    return None if changed is None else RowSet.of(changed)
+
+
 def run_narrow(engine: Engine, step: Step) -> tuple[ForwardResult, Tensor]:
     """The result, and its hidden states spread over the canvas, NaN at rows that did not flow."""
-    result = engine.narrow(step.tokens, RowSet.of(step.rows[0]), step.visible)
+    result = engine.narrow(step.tokens, RowSet.of(step.rows[0]), step.visible, changed=changed_rows(engine, step))
     hidden = result.hidden.new_full((*step.tokens.shape, result.hidden.shape[1]), float("nan"))
     hidden[step.rows[0]] = result.hidden
     return result, hidden
@@ -137,7 +143,8 @@ def run_carried(schedule: Schedule, engine: Engine, step: Step) -> tuple[Tensor,
         return None if step.probe is None else RowSet.of(step.probe[layer])
 
     probing = Probing(probe, schedule.probes, schedule.probe_stores)
-    result = engine.carried(step.tokens, choose, probing, step.visible, watch=step.watch)
+    changed = changed_rows(engine, step)
+    result = engine.carried(step.tokens, choose, probing, step.visible, watch=step.watch, changed=changed)
     seen.drifts.append(engine.attention_drift)
     return result.hidden.unflatten(0, step.tokens.shape), Seen(seen.movements, seen.drifts[1:])
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import freshkv
-from freshkv.core import distribution, engine, predict
+from freshkv.core import distribution, engine, predict, projecting
 
 RUN = {"gen_length": 24, "block_length": 8, "temperature": 0.7, "seed": 3}
 
@@ -52,6 +52,7 @@ def test_rows_in_parts_change_nothing(monkeypatch, model, policy, most):
         return feed_forward(network, layer, hidden)
 
     monkeypatch.setattr(engine, "MOST_ROWS", most)
+    monkeypatch.setattr(projecting, "MOST_ROWS", most)
     monkeypatch.setattr(distribution, "MOST_SHARES", most)
     monkeypatch.setattr(type(model), "feed_forward", watched)
     parts = freshkv.generate(model, prompt, policy=policy, **RUN)

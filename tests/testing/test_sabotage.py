@@ -86,7 +86,7 @@ def test_a_core_that_leaves_out_a_row_at_first_is_caught(
     def create(store: Any, *arguments: Any, **options: Any) -> None:
         created(store, *arguments, **options)
         for memory in (store._keys, store._values):
-            memory.zero_()  # what happens to lie in fresh memory may be NaN, which ends the run before the check
+            memory.fill(0.0)  # what happens to lie in fresh memory may be NaN, which ends the run before the check
 
     original = loop.plan_step
     monkeypatch.setattr(RowStore, "__init__", create)
@@ -102,7 +102,7 @@ def test_a_core_that_reads_what_was_never_written_is_caught(monkeypatch: pytest.
     def create(store: Any, *arguments: Any, poison: bool = False, **options: Any) -> None:
         created(store, *arguments, poison=poison, **options)
         if not poison:
-            store._values.zero_()
+            store._values.fill(0.0)
 
     monkeypatch.setattr(RowStore, "__init__", create)
     monkeypatch.setattr(RowStore, "write_values", lambda *_: None)
