@@ -23,8 +23,7 @@ class Cost:
 
     Counted is what the method asks for: rows that are repeated to make a batch rectangular, norms, activations and
     softmax are left out; hidden states between two products are taken to stay on the chip. What rows pay is taken to
-    fall off where they attend, also where a fused kernel does not give it away and it has to be computed again. Where
-    two passes running refresh all of the first layer, the second projects there the rows that have another token.
+    fall off where they attend, also where a fused kernel does not give it away and it has to be computed again.
     """
 
     projections: int = 0  #: queries, keys, values and the output of attention; probes
@@ -59,27 +58,21 @@ def total_cost(costs: Iterable[Cost]) -> Cost:
 
 def cost_of_trace(trace: Trace, spec: NetworkSpec) -> Cost:
     """The cost of a whole run of a network with ``spec``."""
-    return total_cost(_Pass(step, before, trace, spec).cost() for before, step in _with_step_before(trace))
+    return total_cost(cost_of_step(step, trace, spec) for step in trace)
 
 
 def cost_of_step(step: StepRecord, trace: Trace, spec: NetworkSpec) -> Cost:
-    """The cost of one forward pass of ``trace``, all sequences together. ``step`` must be one of its steps."""
-    before = next(before for before, other in _with_step_before(trace) if other is step)
-    return _Pass(step, before, trace, spec).cost()
-
-
-def _with_step_before(trace: Trace) -> Iterable[tuple[StepRecord | None, StepRecord]]:
-    return zip((None, *trace.steps), trace.steps, strict=False)
+    """The cost of one forward pass of ``trace``, all sequences together."""
+    return _Pass(step, trace, spec).cost()
 
 
 class _Pass:
     """One forward pass in counts."""
 
-    def __init__(self, step: StepRecord, before: StepRecord | None, trace: Trace, spec: NetworkSpec) -> None:
+    def __init__(self, step: StepRecord, trace: Trace, spec: NetworkSpec) -> None:
         self.spec = spec
         self.rows = rows_by_sequence(step, spec.layers)  # long [layers, batch]
         self.keys = step.keys.expand(-1, spec.layers).mT  # long [layers, batch]
-        self.unchanged = 0 if before is None else _unchanged(before, step)
         self.shadow = step.shadow_rows
         self.probed = step.probed_by_layer
         self.logits = int(step.predicted.sum()) + step.shadow_rows
@@ -93,9 +86,8 @@ class _Pass:
         spec = self.spec
         inner, kv = spec.heads * spec.head_width, spec.kv_heads * spec.head_width
         rows, pairs = self._rows(), self._pairs()
-        projected = rows - self.unchanged
         return Cost(
-            projections=2 * spec.width * (rows * inner + projected * (inner + 2 * kv) + sum(self.probed) * kv),
+            projections=2 * spec.width * (rows * (2 * inner + 2 * kv) + sum(self.probed) * kv),
             attention=4 * inner * pairs,
             feed_forward=2 * rows * self._feed_forward(),
             head=2 * self.logits * spec.width * spec.vocabulary,
@@ -143,14 +135,7 @@ class _Pass:
     def _cache_written(self, kv: int) -> int:
         rows = int(self.rows.sum())
         outputs = rows * self.spec.width if self.carried > 0 else 0
-        return 2 * kv * (rows - self.unchanged) + kv * sum(self.probed) + outputs
-
-
-def _unchanged(before: StepRecord, step: StepRecord) -> int:
-    """Rows of the first layer whose queries, keys and values are those of the pass before."""
-    if not all(bool(each.layer(0)[each.active].all()) for each in (before, step)):
-        return 0
-    return int((~(before.committed | before.remasked))[step.active].sum())
+        return 2 * kv * rows + kv * sum(self.probed) + outputs
 
 
 def rows_by_sequence(step: StepRecord, layers: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -45,7 +46,8 @@ class Engine:
     with; ``watch_attention`` fills ``attention_drift`` layer by layer. ``gathering`` says when visible keys are copied
     side by side, so that hidden ones cost nothing; it never changes a result by more than the order of additions does.
     ``record`` has narrow passes recorded and replayed (see ``graphs``), those in which every key is visible and nobody
-    looks on; the others run as ever. With ``padding`` "blank" whoever calls leaves padding out of the rows.
+    looks on; the others run as ever. ``reuse_projections`` is explained in ``Projections``. With ``padding`` "blank"
+    whoever calls leaves padding out of the rows.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Engine:
         watch_attention: bool = False,
         gathering: Gathering = "auto",
         record: Record | None = None,
+        reuse_projections: bool = False,
         padding: Padding = "computed",
         poison: bool = False,
     ) -> None:
@@ -92,7 +95,7 @@ class Engine:
         self._cosine, self._sine = cosine, sine  # [batch * seq, head_width]
         self._record, self._recorded = record, None if record is None else self._make_recorded(record)
         self._attended = AttentionOfPass(queries=keep_queries, paid=keep_paid, replayed=record is not None)
-        self._projections = Projections(network, self.store, renews=record is not None)
+        self._projections = Projections(network, self.store, reuse=reuse_projections and record is None)
         self._keep_hidden, self._keep_inputs = keep_hidden, keep_inputs
         self._visible: Tensor | None = None
         self._sight = Sight(self.spec.layers, gathering)
@@ -128,15 +131,16 @@ class Engine:
             hidden, *queries = self._recorded.run(tokens, rows)
             self._attended.restore(rows, queries)
             return ForwardResult(hidden, rows, (rows,) * self.spec.layers)
-        hidden = network.embed_rows(rows.take(tokens.flatten()))
-        rotary = self._rotary(rows)
-        for layer in range(self.spec.layers):
-            hidden = hidden + self._attention(layer, hidden, rotary, rows)
-            hidden = hidden + self._feed_forward(layer, hidden)
-            if self._keep_hidden:
-                store.write_hidden(layer, rows, hidden)
-            if shadow is not None:
-                self._advance(shadow, layer)
+        with self._inference():
+            hidden = network.embed_rows(rows.take(tokens.flatten()))
+            rotary = self._rotary(rows)
+            for layer in range(self.spec.layers):
+                hidden = hidden + self._attention(layer, hidden, rotary, rows)
+                hidden = hidden + self._feed_forward(layer, hidden)
+                if self._keep_hidden:
+                    store.write_hidden(layer, rows, hidden)
+                if shadow is not None:
+                    self._advance(shadow, layer)
         return ForwardResult(hidden, rows, (rows,) * self.spec.layers, shadow)
 
     @torch.no_grad()
@@ -169,11 +173,13 @@ class Engine:
             if probing is not None:
                 movement, measured = probing.measure(layer, hidden, store, network)
             probed.append(nobody if measured is None else measured.counts)
-            rows = self._rows_of(choose(layer, movement.view(tokens.shape)), refreshed)
+            rows = RowSet.after(refreshed, choose(layer, movement.view(tokens.shape)))
             if self._keep_inputs:
                 store.write_inputs(layer, rows, rows.take(hidden))
             store.mark_written(rows)  # a sequence's first pass refreshes all of it in every layer
-            hidden = self._carry(layer, hidden, rows)
+            with self._inference():
+                hidden = self._carry(layer, hidden, rows)
+            self.attention_drift = self.attention_drift.clone()  # a policy may have it remembered
             if self._keep_hidden:
                 store.write_hidden(layer, everything, hidden)
             refreshed.append(rows)
@@ -253,7 +259,8 @@ class Engine:
         """
         outputs = self.store.layer_outputs(layer)
         if rows.count == 0:
-            self._nothing_refreshed(rows)
+            self.attention_drift = torch.full_like(self.attention_drift, torch.nan)
+            self._attended.nothing(rows)
             return hidden.add_(outputs)
         entered = rows.take(hidden)
         attended = self._attention(layer, entered, self._rotary(rows), rows)
@@ -282,6 +289,10 @@ class Engine:
         if self._drift is not None:
             # padding pays nothing, or else a sequence would depend on how far it is padded
             self._drift.start(None if watch is None else watch & self._is_valid)
+
+    def _inference(self) -> AbstractContextManager[object]:
+        """Fewer checks around each operation. What leaves it must not be handed to a plugin: it has no version."""
+        return torch.inference_mode() if self.division.parts == 1 else nullcontext()
 
     def _make_recorded(self, record: Record) -> RecordedPasses:
         return RecordedPasses(record, self._layers, self._is_valid)
@@ -335,14 +346,3 @@ class Engine:
         if hidden.shape[0] <= MOST_ROWS:
             return self.network.feed_forward(layer, hidden)
         return torch.cat([self.network.feed_forward(layer, part) for part in torch.split(hidden, MOST_ROWS)])
-
-    def _nothing_refreshed(self, rows: RowSet) -> None:
-        self.attention_drift = torch.full_like(self.attention_drift, torch.nan)
-        self._attended.nothing(rows)
-
-    @staticmethod
-    def _rows_of(mask: Tensor, earlier: list[RowSet]) -> RowSet:
-        # policies often name the same tensor in every layer: its indices are built once
-        if earlier and earlier[-1].mask is mask:
-            return earlier[-1]
-        return RowSet.of(mask)

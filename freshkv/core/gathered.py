@@ -21,8 +21,8 @@ class GatheredRows:
         self.columns, self._slots = seen.columns, seen.slots
         batch, seq = keys.shape[1:3]
         flat = (seen.columns + torch.arange(batch, device=keys.device)[:, None] * seq).flatten()
-        self._keys = _copy(keys, flat)
-        self._values = _copy(values, flat)
+        with torch.inference_mode(mode=False):  # they are written to elsewhere, too
+            self._keys, self._values = _copy(keys, flat), _copy(values, flat)
 
     @property
     def bytes(self) -> int:

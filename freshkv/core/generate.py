@@ -48,6 +48,7 @@ def generate(
     seed: int | Sequence[int] = 0,
     on_step: OnStep | None = None,
     cuda_graphs: bool = False,
+    reuse_projections: bool = False,
 ) -> Run:
     """Decode a response of ``gen_length`` tokens for every prompt.
 
@@ -70,6 +71,9 @@ def generate(
         on_step: called with the record of every step as it is done.
         cuda_graphs: record the passes of each number of rows as a CUDA graph and replay it. For many steps with few
             rows on a GPU; takes memory for each recording. Narrow policies that hide no keys; others run as ever.
+        reuse_projections: where the first layer is refreshed as a whole in pass after pass (``none``, ``dllm``), keep
+            its queries, keys and values of rows whose token stays. They depend on nothing else; counters count those
+            rows as ever. Of no effect with ``cuda_graphs``.
 
     Raises:
         InputError: an argument has a wrong shape, dtype or value; raised before any work.
@@ -90,6 +94,7 @@ def generate(
         sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
         seeds=seeds_of(seed, canvas.batch),
         record=_record(model, cuda_graphs=cuda_graphs),
+        reuse_projections=reuse_projections,
     )
     return run_canvas(model, canvas, options, on_step)
 

@@ -49,6 +49,7 @@ class RunOptions:
     poison: bool = False  #: fill fresh caches with NaN, so that reading what was never written shows
     gathering: Gathering = "auto"  #: of visible keys, where some are hidden: a matter of speed alone
     record: Record | None = None  #: has passes recorded and replayed: a matter of speed alone
+    reuse_projections: bool = False  #: of the first layer, see ``Projections``: a matter of speed alone
     #: sequences come and go: padding is not computed, and a sequence whose logits are no numbers leaves alone
     packed: bool = False
 
@@ -85,6 +86,7 @@ class DenoisingLoop:
             keep_hidden=on_evidence is not None,
             gathering=options.gathering,
             record=options.record,
+            reuse_projections=options.reuse_projections,
             padding=padding,
             poison=options.poison,
         )

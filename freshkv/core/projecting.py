@@ -30,12 +30,12 @@ class FirstLayer:
 class Projections:
     """Queries of each layer's rows, while their keys and values are written.
 
-    What the first layer projects depends on tokens alone. Where every row of it is refreshed in pass after pass, only
-    rows with another token than before are projected there, unless ``renews`` is true.
+    What the first layer projects depends on tokens alone. With ``reuse``, where every row of it is refreshed in pass
+    after pass, only rows with another token than before are projected there.
     """
 
-    def __init__(self, network: Network, store: RowStore, *, renews: bool = False) -> None:
-        self._network, self._store, self._renews = network, store, renews
+    def __init__(self, network: Network, store: RowStore, *, reuse: bool = False) -> None:
+        self._network, self._store, self._reuse = network, store, reuse
         self._first: FirstLayer | None = None  # behind the pass before, if it refreshed every row
         self._before: FirstLayer | None = None
         self._changed: RowSet | None = None
@@ -55,7 +55,7 @@ class Projections:
 
     def project(self, layer: int, hidden: Tensor, rotary: tuple[Tensor, Tensor], rows: RowSet) -> Tensor:
         """Queries [rows, heads, head_width] of ``hidden`` [rows, width]; ``rotary`` is that of ``rows``."""
-        if layer > 0 or self._renews or not rows.full or self._tokens is None:
+        if layer > 0 or not self._reuse or not rows.full or self._tokens is None:
             return self._all(layer, hidden, rotary, rows)
         if self._before is None or self._changed is None:
             queries = self._all(layer, hidden, rotary, rows)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from attrs import frozen
 from torch import Tensor
@@ -44,6 +46,11 @@ class RowSet:
             queries=None if queries is None else queries.to(mask.device),
             answers=None if answers is None else answers.to(mask.device),
         )
+
+    @classmethod
+    def after(cls, earlier: Sequence[RowSet], mask: Tensor) -> RowSet:
+        """``of``, unless the last of the ``earlier`` ones is of the very same tensor: its indices are there."""
+        return earlier[-1] if earlier and earlier[-1].mask is mask else cls.of(mask)
 
     @classmethod
     def everything(cls, like: Tensor) -> RowSet:

@@ -53,7 +53,8 @@ class RMSNorm(nn.Module):
             return F.rms_norm(hidden, self.weight.shape, self.weight, self.eps)
         # there is none for the CPU, where torch's own function takes more steps over the same memory
         exact = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
-        scale = exact.square().mean(dim=WIDTH, keepdim=True).add_(self.eps).rsqrt_()
+        length = torch.linalg.vector_norm(exact, dim=WIDTH, keepdim=True)
+        scale = torch.rsqrt(length.square() / hidden.shape[WIDTH] + self.eps)
         return (exact * scale).mul_(self.weight).to(hidden.dtype)
 
     def extra_repr(self) -> str:

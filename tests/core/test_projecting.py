@@ -12,13 +12,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import freshkv
+from freshkv.core.canvas import Canvas
+from freshkv.core.generate import run_canvas
+from freshkv.core.loop import RunOptions
 from freshkv.core.projecting import Projections
 from freshkv.core.rows import RowSet
+from freshkv.core.sampling import Sampling
 from freshkv.core.store import RowStore
 from freshkv.testing import tiny_network
 from freshkv.testing.networks import NetworkShape
 from tests.core.schedule import Schedule, run_carried, run_naive, run_narrow, schedules
-from tests.core.support import examples
+from tests.core.support import any_decoder, any_policy, examples
 
 SHAPE = NetworkShape(vocabulary=30, mask_token_id=29, layers=2)
 
@@ -38,7 +42,7 @@ def filled(schedule: Schedule, chosen: list[bool], layers: int) -> Schedule:
 @given(schedule=schedules(same_in_all_layers=True, count=4), chosen=st.lists(st.booleans(), min_size=4, max_size=4))
 def test_the_narrow_path_is_the_naive_executor(schedule: Schedule, chosen: list[bool]) -> None:
     schedule = filled(schedule, chosen, schedule.shape.layers)
-    engine, naive = schedule.engine(carried=False), schedule.naive()
+    engine, naive = schedule.engine(carried=False, reuse_projections=True), schedule.naive()
     for step in schedule.steps:
         (_, hidden), (expected, _) = run_narrow(engine, step), run_naive(schedule, naive, step)
         schedule.assert_naive(hidden[step.rows[0]], expected[step.rows[0]])
@@ -51,10 +55,28 @@ def test_the_narrow_path_is_the_naive_executor(schedule: Schedule, chosen: list[
 )
 def test_the_carried_path_is_the_naive_executor(schedule: Schedule, chosen: list[bool]) -> None:
     schedule = filled(schedule, chosen, 1)
-    engine, naive = schedule.engine(carried=True, keep_paid=True), schedule.naive()
+    engine, naive = schedule.engine(carried=True, keep_paid=True, reuse_projections=True), schedule.naive()
     for step in schedule.steps:
         (hidden, _), (expected, _) = run_carried(schedule, engine, step), run_naive(schedule, naive, step)
         schedule.assert_naive(hidden, expected)
+
+
+@examples(30)
+@given(policy=any_policy(), decoder=any_decoder(), seed=st.integers(0, 2**16))
+def test_whole_runs_are_the_same(policy: freshkv.CachePolicy, decoder: freshkv.Decoder, seed: int) -> None:
+    """Sequences that leave the batch included."""
+    network = tiny_network(attrs.evolve(SHAPE, double=True))
+    prompts = torch.randint(0, 28, (3, 4), generator=torch.Generator().manual_seed(seed))
+    padding = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]])
+    canvas = Canvas.create(prompts, padding, 8, 4, network.network_spec, network.device, eos_token_id=7)
+    common = {"policy": policy, "decoder": decoder, "sampling": Sampling(temperature=0.5), "seeds": (1, 2, 3)}
+    plain, reused = (
+        run_canvas(network, canvas, RunOptions(**common, reuse_projections=reuse)) for reuse in (False, True)
+    )
+    assert torch.equal(plain.sequences, reused.sequences)
+    assert plain.stats.rows_computed == reused.stats.rows_computed
+    assert plain.stats.cost == reused.stats.cost
+    assert all(torch.equal(a.refreshed, b.refreshed) for a, b in zip(plain.trace, reused.trace, strict=True))
 
 
 class Watched:
@@ -76,7 +98,9 @@ class Watched:
 def test_only_changed_rows_are_projected_where_everything_is_refreshed_again(policy: str, batch: int) -> None:
     network = Watched(tiny_network(SHAPE))
     prompt = torch.randint(28, (batch, 9), generator=torch.Generator().manual_seed(3))
-    run = freshkv.generate(network, prompt, policy=policy, gen_length=8, block_length=4)
+    options = {"policy": policy, "gen_length": 8, "block_length": 4}
+    run = freshkv.generate(network, prompt, **options, reuse_projections=True)
+    assert torch.equal(run.sequences, freshkv.generate(tiny_network(SHAPE), prompt, **options).sequences)
     seq, before, expected = 17, False, []
     for number, step in enumerate(run.trace):
         everything = bool(step.layer(0).all())

@@ -44,16 +44,9 @@ def refreshed(policy: str, step: int) -> int:
     return BLOCK if policy == "dual" else RESPONSE - step // BLOCK * BLOCK
 
 
-#: of the first layer, where the pass before refreshed everything, too: queries, keys and values of all rows but that
-#: of the one token which is another one
-KEPT = (SEQ - 1) * 2 * 3 * WIDTH**2
-
-
 @pytest.mark.parametrize("policy", ["none", "prefix", "dual"])
 def test_a_step_costs_its_rows_in_every_layer(policy):
     expected = [SHAPE.layers * layer(refreshed(policy, step)) + head(masks_in_block(step)) for step in range(RESPONSE)]
-    if policy == "none":
-        expected[1:] = [step - KEPT for step in expected[1:]]
     assert costs(policy) == expected
 
 
@@ -63,8 +56,7 @@ def test_a_step_of_dllm_costs_its_first_layer_probes_and_a_share_of_the_response
     for step, cost in enumerate(costs("dllm:kp=5,kr=2,rou=0.25")):
         rows = (PROMPT if step % 5 == 0 else 0) + (RESPONSE if step % 2 == 0 else chosen)
         probed = 0 if step % 2 == 0 else SHAPE.layers * probes
-        first = layer(SEQ) - (KEPT if step > 0 else 0)
-        assert cost == first + (SHAPE.layers - 1) * layer(rows) + probed + head(masks_in_block(step))
+        assert cost == layer(SEQ) + (SHAPE.layers - 1) * layer(rows) + probed + head(masks_in_block(step))
 
 
 def test_a_step_of_d2cache_costs_its_rows_and_weighs_what_they_pay():

@@ -136,9 +136,9 @@ def test_the_host_waits_a_few_times_a_step_whatever_the_batch(policy, most, batc
 
 
 def test_a_layerwise_policy_makes_the_host_wait_once_a_layer():
-    """For the rows that it chose; and once for those that are probed, and for tokens that changed."""
+    """For the rows that it chose; and once for those that are probed."""
     waits = waits_by_step("dllm:kp=50,kr=50,rou=0.25")
-    assert max(waits[1:]) <= NARROW + 2 + SHAPE.layers
+    assert max(waits[1:]) <= NARROW + 1 + SHAPE.layers
     assert max(waits) <= NARROW + 3 + SHAPE.layers
 
 
