@@ -134,29 +134,32 @@ def _weighted_scores_by_row(queries: Tensor, keys: Tensor, weights: Tensor, rows
 
 
 def weighted_attention(
-    queries: Tensor, keys: Tensor, weights: Tensor, rows: RowSet, visible: Tensor | None, chunk: int = 1 << 21
+    queries: Tensor, keys: Tensor, weights: Tensor, rows: RowSet, visible: Tensor | None, chunk: int = 1 << 20
 ) -> Tensor:
     """Sum over rows of ``weights`` [rows] times their head-mean attention: float32 [batch, seq].
 
     A vector-matrix product: at most about ``chunk`` attention probabilities exist at a time.
     """
-    kv_heads, batch, seq, width = keys.shape
+    kv_heads, batch, seq, _ = keys.shape
     heads = queries.shape[1]
-    # scaled before the product: a row of queries is shorter than a row of scores
-    rectangle = rows.rectangular(queries * width**-0.5)
-    weight = _placed(weights, rows, batch) / heads
-    transposed = keys.transpose(2, 3)
+    rectangle, weight = rows.rectangular(queries), _placed(weights, rows, batch) / heads
     total = weights.new_zeros(batch, seq)
     step = max(1, chunk // (batch * heads * seq))
     for start in range(0, rows.widest, step):
         part = slice(start, start + step)
         mask = None if visible is None else visible if visible.ndim == 2 else visible[:, part]
-        folded = fold_heads(rectangle[:, part], kv_heads)
-        paid = _probabilities(folded, transposed, mask, heads // kv_heads, torch.float32)
         # every head weighs a row alike: [batch, 1, group * rows]
         share = weight[:, part].repeat(1, heads // kv_heads)[:, None]
-        total = total + torch.bmm(share, paid.sum(dim=0))[:, 0]
+        total += torch.bmm(share, _paid_by_heads(rectangle[:, part], keys, mask))[:, 0]
     return total
+
+
+def _paid_by_heads(queries: Tensor, keys: Tensor, visible: Tensor | None) -> Tensor:
+    """What [batch, rows, heads, head_width] pay, key heads added up: float32 [batch, group * rows, seq]."""
+    kv_heads, heads, width = keys.shape[0], *queries.shape[2:]
+    folded = fold_heads(queries * width**-0.5, kv_heads)
+    paid = _probabilities(folded, keys.transpose(2, 3), visible, heads // kv_heads, torch.float32)
+    return paid.sum(dim=0)
 
 
 def _placed(weights: Tensor, rows: RowSet, batch: int) -> Tensor:

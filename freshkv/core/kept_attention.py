@@ -13,6 +13,9 @@ from freshkv.core.rows import RowSet
 #: rows of a sequence, and attention probabilities of a layer, up to which they are computed in the open
 MOST_OPEN_ROWS, MOST_OPEN = 256, 1 << 22
 
+#: bytes of queries from which on a copy is made rather than keep keys with them
+WORTH_A_COPY = 1 << 20
+
 
 @frozen(eq=False)
 class KeptAttention:
@@ -69,7 +72,7 @@ class AttentionOfPass:
             self.layers.append(KeptAttention(rows, queries if self._wants_queries else None, paid))
             return attended
         if self._wants_paid or self._wants_queries:
-            self.layers.append(KeptAttention(rows, queries, None))
+            self.layers.append(KeptAttention(rows, _own(queries), None))
         return attend(queries, keys, values, rows, visible)
 
     def nothing(self, rows: RowSet) -> None:
@@ -80,6 +83,12 @@ class AttentionOfPass:
     def restore(self, rows: RowSet, queries: Sequence[Tensor]) -> None:
         """Keep the ``queries`` of ``rows``, one tensor for each layer, of a pass that was replayed."""
         self.layers = [KeptAttention(rows, query, None) for query in queries]
+
+
+def _own(queries: Tensor) -> Tensor:
+    """``queries``, but not as a large part of something larger, which would be kept with them."""
+    is_part = queries.untyped_storage().nbytes() > queries.nbytes
+    return queries.clone() if is_part and queries.nbytes >= WORTH_A_COPY else queries
 
 
 def _can_be_open(queries: Tensor, keys: Tensor, rows: RowSet) -> bool:
