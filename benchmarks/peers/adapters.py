@@ -86,12 +86,12 @@ def _config_fields(checkpoint: Path) -> dict[str, Any]:
 
 
 def plain(path: Path | None, checkpoint: Path, method: str, setting: Setting) -> Run:
-    """freshkv with its weights as they are loaded."""
+    """freshkv with its weights as they are loaded, and no option that makes it faster."""
     return ours(path, checkpoint, method, setting, prepacked=False)
 
 
 def ours(path: Path | None, checkpoint: Path, method: str, setting: Setting, *, prepacked: bool = True) -> Run:
-    """freshkv with prepacked weights."""
+    """freshkv with prepacked weights, and with projections of the first layer reused."""
     import freshkv
 
     model = freshkv.load(checkpoint, dtype=setting.dtype, prepacked=prepacked)
@@ -108,7 +108,13 @@ def ours(path: Path | None, checkpoint: Path, method: str, setting: Setting, *, 
                 gate.step_begins()
 
         result = freshkv.generate(
-            model, prompt, policy=policy, gen_length=setting.response, block_length=setting.block, on_step=on_step
+            model,
+            prompt,
+            policy=policy,
+            gen_length=setting.response,
+            block_length=setting.block,
+            on_step=on_step,
+            reuse_projections=prepacked,
         )
         gate.run_ends()
         return result.sequences

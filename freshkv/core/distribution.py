@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 VOCABULARY = -1  #: the axis of token ids
-MOST_SHARES = 1 << 20  #: exponentials that exist at a time: 4 MiB, about what a processor's caches hold
+MOST_SHARES = 1 << 18  #: exponentials that exist at a time: 1 MiB, which a processor's caches hold
+STRETCH = 128  #: tokens among which the largest logit is looked for at a time
 
 
 class Distribution:
@@ -54,9 +55,22 @@ class Distribution:
 
     @cached_property
     def _largest(self) -> tuple[Tensor, Tensor]:
-        """The largest logit, float32 [n], and where it is, long [n]: several times faster than argmax on a CPU."""
-        values, places = self.logits.max(dim=VOCABULARY)
-        return values, places
+        """The largest logit, float32 [n], and where it is first, long [n]."""
+        stretches = self.logits.shape[VOCABULARY] // STRETCH
+        if self.logits.device.type != "cpu" or stretches < STRETCH:
+            values, places = self.logits.max(dim=VOCABULARY)
+            return values, places
+        # a CPU finds the largest value several times faster than its place: look for that where the value is
+        whole = self.logits[:, : stretches * STRETCH]
+        largest = torch.unflatten(whole, VOCABULARY, (stretches, STRETCH)).amax(dim=VOCABULARY)
+        rest = self.logits[:, stretches * STRETCH :]
+        if rest.shape[VOCABULARY] > 0:
+            largest = torch.cat((largest, rest.amax(dim=VOCABULARY, keepdim=True)), dim=VOCABULARY)
+        first = largest.max(dim=VOCABULARY).indices * STRETCH
+        among = first[:, None] + torch.arange(STRETCH, device=first.device)
+        among = among.clamp(max=self.logits.shape[VOCABULARY] - 1)
+        values, place = self.logits.gather(VOCABULARY, among).max(dim=VOCABULARY)
+        return values, first + place
 
     @cached_property
     def entropy(self) -> Tensor:

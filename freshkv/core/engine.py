@@ -253,15 +253,12 @@ class Engine:
         self.attention_drift = self.attention_drift.new_full((self._is_valid.shape[0],), torch.nan)
 
     def _carry(self, layer: int, hidden: Tensor, rows: RowSet) -> Tensor:
-        """``hidden`` [batch * seq, width] behind a layer: ``rows`` are computed, what it added to the others stays.
-
-        ``hidden`` may be written to.
-        """
+        """``hidden`` [batch * seq, width] behind a layer: ``rows`` are computed, what it added to the others stays."""
         outputs = self.store.layer_outputs(layer)
         if rows.count == 0:
             self.attention_drift = torch.full_like(self.attention_drift, torch.nan)
             self._attended.nothing(rows)
-            return hidden.add_(outputs)
+            return hidden + outputs
         entered = rows.take(hidden)
         attended = self._attention(layer, entered, self._rotary(rows), rows)
         between = entered + attended
@@ -270,9 +267,9 @@ class Engine:
         left = between + fed  # added one by one, as on the narrow path
         if rows.full:
             return left
-        hidden.add_(outputs)
-        rows.put(hidden, left)
-        return hidden
+        carried = hidden + outputs
+        rows.put(carried, left)
+        return carried
 
     def _start(
         self, tokens: Tensor, changed: RowSet | None, visible: Tensor | None, watch: Tensor | None = None

@@ -53,8 +53,7 @@ class RMSNorm(nn.Module):
             return F.rms_norm(hidden, self.weight.shape, self.weight, self.eps)
         # there is none for the CPU, where torch's own function takes more steps over the same memory
         exact = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
-        length = torch.linalg.vector_norm(exact, dim=WIDTH, keepdim=True)
-        scale = torch.rsqrt(length.square() / hidden.shape[WIDTH] + self.eps)
+        scale = exact.square().mean(dim=WIDTH, keepdim=True).add_(self.eps).rsqrt_()
         return (exact * scale).mul_(self.weight).to(hidden.dtype)
 
     def extra_repr(self) -> str:
