@@ -22,7 +22,7 @@ class Progress:
     total: int  #: sequences, those of entries that failed left out; 0 before the stage of decoding
     before: int  #: of them, those that earlier runs left
     done: int  #: of them, those that are on disk
-    doing: str  #: what comes next
+    doing: str  #: what comes next, or what a worker has just done
     failure: FailureRecord | None = None  #: an entry that has just stopped
     stage: Stage = "decoding"
     workers: int | None = None  #: that are alive; None where this process does the work itself

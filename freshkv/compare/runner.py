@@ -53,8 +53,8 @@ def run_experiment(
     records are the same but for times and their order, and either continues what the other began.
 
     Raises CheckpointError or InputError if the model cannot be loaded, and ResultsError if ``path`` cannot be written
-    or belongs to another experiment. On Ray, raises ClusterError if it cannot be reached, and in the end if workers
-    died of a work each time it was tried; everything else is kept.
+    or belongs to another experiment. On Ray, raises ClusterError if there are no workers to be had, and WorkLostError
+    in the end if workers died of a work each time it was tried; everything else is kept.
     """
     path = None if path is None else Path(path)
     hear = on_progress or ignore

@@ -18,7 +18,7 @@ from freshkv.compare.experiment import FIELDS, Experiment
 from freshkv.compare.progress import OnProgress, Progress, ignore, preparation
 from freshkv.compare.results import Results, read_results
 from freshkv.compare.runner import run_experiment
-from freshkv.core.errors import FreshkvError, InputError, ResultsError, did_you_mean
+from freshkv.core.errors import FreshkvError, InputError, ResultsError, WorkLostError, did_you_mean
 from freshkv.models.source import CONFIG_FILES, locate
 
 #: fields of an experiment that hold lists themselves
@@ -114,17 +114,22 @@ def run_sweep(
     """Run what ``folder`` does not hold yet of all experiments, each into ``folder/NAME.jsonl``.
 
     Progress is that of the whole sweep. On Ray, all experiments have the same workers. Raises what ``run_experiment``
-    raises; a model that is not there is found out before any work.
+    raises, WorkLostError only when all experiments have run; a model that is not there is found out before any work.
     """
     folder, hear = Path(folder), on_progress or ignore
     paths = [folder / f"{name}.jsonl" for name in sweep.names]
     total = _Total(sweep, paths, folder, on_progress)
     with workplace(on, lambda doing: hear(preparation(folder, "starting", doing))) as workers:
         _find_models(sweep, folder, hear, workers)
-        return tuple(
-            run_experiment(experiment, path, total.part(place), keep, workers)
-            for place, (experiment, path) in enumerate(zip(sweep.experiments, paths, strict=True))
-        )
+        every, lost = [], []
+        for place, (experiment, path) in enumerate(zip(sweep.experiments, paths, strict=True)):
+            try:
+                every.append(run_experiment(experiment, path, total.part(place), keep, workers))
+            except WorkLostError as error:
+                lost.append(error)
+    if lost:
+        raise WorkLostError("\n".join(map(str, lost)))
+    return tuple(every)
 
 
 def _find_models(sweep: Sweep, folder: Path, on_progress: OnProgress, workers: Literal["here"] | Crew) -> None:

@@ -61,7 +61,11 @@ class ResultsError(FreshkvError, RuntimeError):
 
 
 class ClusterError(FreshkvError, RuntimeError):
-    """Ray cannot be reached, its workers cannot be started or differ, or a work ends each worker that tries it."""
+    """Ray cannot be reached, its workers cannot be started or differ, or they die of whatever they do."""
+
+
+class WorkLostError(ClusterError):
+    """Works ended each worker that tried them; everything else is done and kept."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -6,13 +6,14 @@ import shutil
 import pytest
 
 from freshkv.compare import read_results, summarize
+from freshkv.compare import sweep as sweep_module
 from freshkv.compare.cases import all_cases
 from freshkv.compare.experiment import MOST_ENTRIES, Experiment
 from freshkv.compare.measure import Subject
 from freshkv.compare.records import FailureRecord
 from freshkv.compare.runner import perform, run_experiment, works_left
 from freshkv.compare.sweep import AXES, Sweep, run_sweep
-from freshkv.core.errors import InputError, ResultsError, SpecError, UnknownNameError
+from freshkv.core.errors import InputError, ResultsError, SpecError, UnknownNameError, WorkLostError
 from freshkv.models import load
 from freshkv.models.tokenizer import load_tokenizer
 
@@ -143,6 +144,20 @@ def test_a_model_that_is_not_there_is_found_out_before_any_work(sweep, tmp_path)
     with pytest.raises(UnknownNameError, match="Unknown model 'nobody'"):
         run_sweep(other, tmp_path / "sweep")
     assert not (tmp_path / "sweep").exists()
+
+
+def test_a_work_that_is_lost_keeps_no_other_experiment_from_running(sweep, tmp_path, monkeypatch):
+    ran = []
+
+    def run(experiment, path, *_):
+        ran.append(path.stem)
+        if path.stem == sweep.names[0]:
+            raise WorkLostError("1 sequence is missing.")
+
+    monkeypatch.setattr(sweep_module, "run_experiment", run)
+    with pytest.raises(WorkLostError, match="1 sequence is missing"):
+        run_sweep(sweep, tmp_path / "sweep")
+    assert ran == list(sweep.names)
 
 
 def test_a_work_can_be_sent_to_another_process_and_done_there(experiment, tmp_path):

@@ -25,7 +25,7 @@ from freshkv.compare.schedule import Work, by_turn, first_works, plan_work
 from freshkv.compare.store import open_results
 from freshkv.compare.threads import thread_count
 from freshkv.compare.traces import save_beside
-from freshkv.core.errors import ClusterError, InputError
+from freshkv.core.errors import ClusterError, InputError, WorkLostError
 from freshkv.core.version import VERSION
 from freshkv.models.registry import bundled_models
 
@@ -54,10 +54,10 @@ def run_on_crew(crew: Crew, experiment: Experiment, path: Path | None, on_progre
 
 
 def find_models(crew: Crew, experiments: Sequence[Experiment], on_progress: OnProgress, path: Path) -> None:
-    """Raise what ``locate`` raises unless a worker has all models of ``experiments``, before any work."""
+    """Raise what ``make_job`` raises, and what ``locate`` does unless a worker has all models, before any work."""
     models = [model_for_workers(model) for model in dict.fromkeys(experiment.model for experiment in experiments)]
     hear = _preparing(on_progress, path, "starting")
-    job = make_job(crew, experiments[0], Keep())
+    job, *_ = [make_job(crew, experiment, Keep()) for experiment in experiments]
     crew.find(models, job, lambda: hear(f"waiting for a worker ({describe_needs(job)})", 0, None))
 
 
@@ -155,7 +155,7 @@ class _Session:
         self._doing = "waiting for workers"
 
     def decode(self, works: Sequence[Work], batch_size: int) -> None:
-        """Do all works. Raises ClusterError in the end if workers died of some."""
+        """Do all works. Raises WorkLostError in the end if workers died of some."""
         first = first_works(works)
         units = [
             [Errand("decode", (work, first[work.entry.key]), _name(work)) for work in turn]
@@ -172,7 +172,7 @@ class _Session:
                 self._take(outcome)
         if lost:
             missing = sum(len(outcome.errand.arguments[0].cases) for outcome in lost)
-            raise ClusterError(
+            raise WorkLostError(
                 f"{missing} sequence{'s are' if missing > 1 else ' is'} missing in {self._path}. "
                 f"{' '.join(map(_lost, lost))} All others are kept, and the same command tries again what is missing; "
                 "Ray's logs say more of why workers died."
@@ -183,6 +183,7 @@ class _Session:
         missing = missing_beside(self._path, keep, works, self._ledger.failed)
         units = [[Errand("make", (kind, work), f"{kind} of {_name(work)}")] for kind, work in missing]
         for outcome in self._carry_out(units, _always):
+            self._doing = outcome.errand.name
             if isinstance(outcome, Lost):  # all results are there
                 self._hear(outcome.alive, f"There is no {outcome.errand.name}. {_lost(outcome)}")
             else:
@@ -194,9 +195,7 @@ class _Session:
         with closing(
             carry_out(self._crew, units, self._job, self._expected, wanted, self._hear)
         ) as outcomes:  # whatever is raised here, by Ctrl-C or a full disk, ends what workers are doing
-            for outcome in outcomes:
-                self._doing = outcome.errand.name
-                yield outcome
+            yield from outcomes
 
     def _is_wanted(self, errand: Errand) -> bool:
         work: Work = errand.arguments[0]
@@ -204,6 +203,7 @@ class _Session:
 
     def _take(self, outcome: Done) -> None:
         work, value = outcome.errand.arguments[0], outcome.answer.value
+        self._doing = work.name
         if isinstance(value, FailureRecord):
             self._ledger.drop(work, value)
             return

@@ -21,7 +21,7 @@ from freshkv.compare.cluster import crew as crew_module
 from freshkv.compare.cluster import session
 from freshkv.compare.cluster import shift as shift_module
 from freshkv.compare.traces import traces_folder
-from freshkv.core.errors import ClusterError, InputError, ResultsError, UnknownNameError
+from freshkv.core.errors import ClusterError, InputError, ResultsError, UnknownNameError, WorkLostError
 from freshkv.models.tokenizer import load_tokenizer
 from tests.compare.cluster.mortal import ON_IMPORT, Mortal, Talkative
 from tests.compare.killed import Death, start
@@ -198,7 +198,7 @@ def poisoned(crew, experiment, checkpoint, fuse, monkeypatch):
 def test_a_work_that_nobody_survives_is_named_and_all_else_is_kept(crew, poisoned, fuse, tmp_path):
     path, heard = tmp_path / "ray.jsonl", []
     with pytest.raises(
-        ClusterError, match=r"1 sequence is missing in .*ray\.jsonl\. 2 workers died of this,"
+        WorkLostError, match=r"1 sequence is missing in .*ray\.jsonl\. 2 workers died of this,"
     ) as caught:
         run_experiment(poisoned, path, heard.append, on=crew)
     assert "one after the other: mortal with confidence on problem 2 of weave, seed 0; the last one" in str(
