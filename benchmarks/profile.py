@@ -39,6 +39,7 @@ OWNERS = {
     ("backbone.py", "attention_output"): "projections",
     ("backbone.py", "feed_forward"): "feed-forward",
     ("attention.py", "attend"): "attention",
+    ("attention.py", "attend_openly"): "attention",
     ("backbone.py", "logits"): "head",
     ("engine.py", "rollout"): "signals",
     ("plan.py", "plan_step"): "policy, plan",

@@ -11,6 +11,9 @@ from torch.nn import functional
 
 from freshkv.core.rows import RowSet
 
+#: attention probabilities that exist at a time where they are weighed: 2 MiB of float32, or 8 where launching costs
+MOST_ON_CPU, MOST_ELSEWHERE = 1 << 19, 1 << 21
+
 
 def fold_heads(queries: Tensor, kv_heads: int) -> Tensor:
     """[batch, rows, heads, head_width] to [kv_heads, batch, group * rows, head_width].
@@ -134,12 +137,14 @@ def _weighted_scores_by_row(queries: Tensor, keys: Tensor, weights: Tensor, rows
 
 
 def weighted_attention(
-    queries: Tensor, keys: Tensor, weights: Tensor, rows: RowSet, visible: Tensor | None, chunk: int = 1 << 20
+    queries: Tensor, keys: Tensor, weights: Tensor, rows: RowSet, visible: Tensor | None, chunk: int | None = None
 ) -> Tensor:
     """Sum over rows of ``weights`` [rows] times their head-mean attention: float32 [batch, seq].
 
-    A vector-matrix product: at most about ``chunk`` attention probabilities exist at a time.
+    A vector-matrix product: at most about ``chunk`` attention probabilities exist at a time, None: as many as the
+    device is good at.
     """
+    chunk = (MOST_ON_CPU if queries.device.type == "cpu" else MOST_ELSEWHERE) if chunk is None else chunk
     kv_heads, batch, seq, _ = keys.shape
     heads = queries.shape[1]
     rectangle, weight = rows.rectangular(queries), _placed(weights, rows, batch) / heads
