@@ -77,8 +77,7 @@ def attend_openly(
     As exact as a fused kernel: scores and softmax are at least float32, probabilities are rounded to meet the values.
     """
     heads, kv_heads = queries.shape[1], keys.shape[0]
-    exact = torch.promote_types(queries.dtype, torch.float32)
-    paid = _paid(queries.to(exact), keys.to(exact), rows, visible)  # [kv_heads, batch, group * rows, seq]
+    paid = _paid(queries, keys, rows, visible)
     attended = rows.packed(unfold_heads(paid.to(values.dtype) @ values, heads))
     by_row = torch.unflatten(paid, 2, (heads // kv_heads, rows.widest))
     return attended, rows.packed(by_row.mean(dim=(0, 2), dtype=torch.float32))
@@ -86,23 +85,22 @@ def attend_openly(
 
 def attention_of(queries: Tensor, keys: Tensor, rows: RowSet, visible: Tensor | None) -> Tensor:
     """Attention probabilities, float32 [rows, heads, seq]; for few rows. Arguments as in ``attend``."""
-    return rows.packed(unfold_heads(_paid(queries, keys, rows, visible, torch.float32), queries.shape[1]))
+    return rows.packed(unfold_heads(_paid(queries, keys, rows, visible), queries.shape[1])).float()
 
 
-def _paid(
-    queries: Tensor, keys: Tensor, rows: RowSet, visible: Tensor | None, dtype: torch.dtype | None = None
-) -> Tensor:
-    """Probabilities for folded heads, [kv_heads, batch, group * rows, seq]."""
+def _paid(queries: Tensor, keys: Tensor, rows: RowSet, visible: Tensor | None) -> Tensor:
+    """Probabilities for folded heads, at least float32 [kv_heads, batch, group * rows, seq]."""
     kv_heads, heads, width = keys.shape[0], *queries.shape[1:]
+    exact = torch.promote_types(queries.dtype, torch.float32)
     # scaled before the product: a row of queries is shorter than a row of scores
-    folded = fold_heads(rows.rectangular(queries * width**-0.5), kv_heads)
-    return _probabilities(folded, keys.transpose(2, 3), visible, heads // kv_heads, dtype)
+    folded = fold_heads(rows.rectangular(queries.to(exact) * width**-0.5), kv_heads)
+    return _probabilities(folded, keys.to(exact).transpose(2, 3), visible, heads // kv_heads)
 
 
 def _probabilities(
-    folded: Tensor, transposed: Tensor, visible: Tensor | None, group: int, dtype: torch.dtype | None
+    folded: Tensor, transposed: Tensor, visible: Tensor | None, group: int, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """Of scaled queries and of keys [kv_heads, batch, head_width, seq]."""
+    """Of scaled queries and of keys [kv_heads, batch, head_width, seq]; ``dtype`` None: as those are."""
     scores = folded @ transposed
     if visible is not None:
         scores = scores.masked_fill(~over_queries(visible, scores.shape[2], group), float("-inf"))
