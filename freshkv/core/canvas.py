@@ -150,3 +150,8 @@ def _prompt_mask(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def rotary_positions(is_valid: Tensor) -> Tensor:
+    """Positions for rotary embedding, long [batch, seq]: the first valid token is 0, padding too."""
+    return (is_valid.long().cumsum(dim=1) - 1).clamp(min=0)

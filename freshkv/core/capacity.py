@@ -94,7 +94,7 @@ class Workload:
         layer = (self.seq * 4 * spec.width + widened) * self.element_size
         queries = 0
         kept = engine_options(self.policy)
-        if kept["keep_queries"] or kept["keep_paid"]:
+        if kept["keep_queries"] or kept["keep_paid"] or kept["keep_rollout"]:
             queries = spec.layers * self.seq * spec.heads * spec.head_width * self.element_size
         return queries + max(layer, self._predicted() * spec.vocabulary * self._logit_bytes())
 

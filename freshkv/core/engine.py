@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from freshkv.core.attention_drift import AttentionDrift
+from freshkv.core.canvas import rotary_positions
 from freshkv.core.division import division_of
 from freshkv.core.forward_result import ForwardResult
-from freshkv.core.graphs import Record, RecordedPasses
+from freshkv.core.graphs import Made, Record, RecordedPasses
 from freshkv.core.kept_attention import AttentionOfPass, KeptAttention
 from freshkv.core.network import Network
 from freshkv.core.pattern import AttentionPattern, PatternSight
@@ -31,23 +32,18 @@ Padding = Literal["computed", "blank"]
 ChooseRows = Callable[[int, Tensor], Tensor]
 
 
-def rotary_positions(is_valid: Tensor) -> Tensor:
-    """Positions for rotary embedding, long [batch, seq]: the first valid token is 0, padding too."""
-    return (is_valid.long().cumsum(dim=1) - 1).clamp(min=0)
-
-
 class Engine:
     """Runs a network over chosen rows and keeps what they leave behind.
 
     ``is_valid`` is bool [batch, seq], False at left padding. ``carried`` allocates the outputs that the carried path
     adds; ``keep_queries`` keeps each layer's queries of the last pass, which ``attention_scores`` reads, ``keep_paid``
-    what the other attention signals read; ``keep_hidden`` keeps in the store what every row last left each layer with;
-    ``keep_inputs`` what entered a layer when a row was last refreshed in it, which probes of hidden states compare
-    with; ``watch_attention`` fills ``attention_drift`` layer by layer. ``gathering`` says when visible keys are copied
-    side by side, so that hidden ones cost nothing; it never changes a result by more than the order of additions does.
-    ``record`` has narrow passes recorded and replayed (see ``graphs``), those in which every key is visible and nobody
-    looks on; the others run as ever. ``reuse_projections`` is explained in ``Projections``. With ``padding`` "blank"
-    whoever calls leaves padding out of the rows.
+    what ``attention_received`` reads, ``keep_rollout`` what ``rollout`` does; ``keep_hidden`` keeps in the store what
+    every row last left each layer with; ``keep_inputs`` what entered a layer when a row was last refreshed in it, which
+    probes of hidden states compare with; ``watch_attention`` fills ``attention_drift`` layer by layer. ``gathering``
+    says when visible keys are copied side by side, so that hidden ones cost nothing; it never changes a result by more
+    than the order of additions does. ``record`` has narrow passes recorded and replayed (see ``graphs``), those in
+    which every key is visible and nobody looks on; the others run as ever. ``reuse_projections`` is explained in
+    ``Projections``. With ``padding`` "blank" whoever calls leaves padding out of the rows.
     """
 
     def __init__(
@@ -58,6 +54,7 @@ class Engine:
         carried: bool = False,
         keep_queries: bool = False,
         keep_paid: bool = False,
+        keep_rollout: bool = False,
         keep_hidden: bool = False,
         keep_inputs: bool = False,
         watch_attention: bool = False,
@@ -94,7 +91,10 @@ class Engine:
         self._pattern = None if pattern is None else PatternSight(pattern, positions)
         self._cosine, self._sine = cosine, sine  # [batch * seq, head_width]
         self._record, self._recorded = record, None if record is None else self._make_recorded(record)
-        self._attended = AttentionOfPass(queries=keep_queries, paid=keep_paid, replayed=record is not None)
+        paid = keep_paid or keep_rollout
+        self._attended = AttentionOfPass(queries=keep_queries, paid=paid, replayed=record is not None)
+        self._recalled, self._keep_rollout = keep_queries or keep_paid, keep_rollout
+        self._rolled_out: Tensor | None = None  # within a pass that was replayed
         self._projections = Projections(network, self.store, reuse=reuse_projections and record is None)
         self._keep_hidden, self._keep_inputs = keep_hidden, keep_inputs
         self._visible: Tensor | None = None
@@ -128,8 +128,10 @@ class Engine:
         self._start(tokens, changed, visible)
         shadow = self._shadow(verify)
         if shadow is None and self._recorded is not None and self._replays(rows, visible):
-            hidden, *queries = self._recorded.run(tokens, rows)
+            made = self._recorded.run(tokens, rows)
+            hidden, *queries = made.of_rows
             self._attended.restore(rows, queries)
+            self._rolled_out = made.of_canvas[0].clone() if made.of_canvas else None
             return ForwardResult(hidden, rows, (rows,) * self.spec.layers)
         with self._inference():
             hidden = network.embed_rows(rows.take(tokens.flatten()))
@@ -140,7 +142,7 @@ class Engine:
                 if self._keep_hidden:
                     store.write_hidden(layer, rows, hidden)
                 if shadow is not None:
-                    self._advance(shadow, layer)
+                    shadow.advance(layer, store, self._seen[layer])
         return ForwardResult(hidden, rows, (rows,) * self.spec.layers, shadow)
 
     @torch.no_grad()
@@ -185,15 +187,18 @@ class Engine:
             refreshed.append(rows)
             watched.append((self._drift.counts if self._drift is not None and rows.count > 0 else ()) or nobody)
             if shadow is not None:
-                self._advance(shadow, layer)
+                shadow.advance(layer, store, self._seen[layer])
         counts = (tuple(counted) if any(map(any, counted)) else () for counted in (probed, watched))
         return ForwardResult(hidden, everything, tuple(refreshed), shadow, *counts)
 
     def rollout(self) -> Tensor:
-        """Attention rollout of the last pass, float32 [batch, seq]; needs ``keep_paid``."""
+        """Attention rollout of the last pass, float32 [batch, seq]; needs ``keep_rollout`` or ``keep_paid``."""
+        return self._roll_out() if self._rolled_out is None else self._rolled_out
+
+    def _roll_out(self, real: Tensor | None = None) -> Tensor:
         kept = self._attended.layers
         seen = [self._seen_by(layer, attention.rows) for layer, attention in enumerate(kept)]
-        return attention_rollout(self.store, kept, self._is_valid, seen, self.division)
+        return attention_rollout(self.store, kept, self._is_valid, seen, self.division, real)
 
     def attention_received(self, queries_of: Tensor) -> Tensor:
         """What each key received in the last pass, float32 [batch, layers, seq]; needs ``keep_paid``.
@@ -275,6 +280,7 @@ class Engine:
         self, tokens: Tensor, changed: RowSet | None, visible: Tensor | None, watch: Tensor | None = None
     ) -> None:
         self._attended.start()
+        self._rolled_out = None
         self._projections.start(tokens, changed)
         self.attention_drift = torch.full_like(self.attention_drift, torch.nan)
         if visible is not None:
@@ -299,14 +305,15 @@ class Engine:
         fixed = visible is None and self._pattern is None and self.store.complete
         return fixed and not self._keep_hidden and self._drift is None and min(rows.counts) > 0
 
-    def _layers(self, tokens: Tensor, rows: RowSet) -> tuple[Tensor, ...]:
-        """What a recorded pass does: final hidden states of ``rows``, and each layer's queries if they are kept."""
+    def _layers(self, tokens: Tensor, rows: RowSet, real: Tensor) -> Made:
+        """What a recorded pass does: final hidden states of ``rows``; queries and the rollout where they are kept."""
         self._attended.start()
         hidden, rotary = self.network.embed_rows(rows.take(tokens.flatten())), self._rotary(rows)
         for layer in range(self.spec.layers):
             hidden = hidden + self._attention(layer, hidden, rotary, rows)
             hidden = hidden + self._feed_forward(layer, hidden)
-        return hidden, *(kept.queries for kept in self._attended.layers if kept.queries is not None)
+        queries = [kept.queries for kept in self._attended.layers if self._recalled and kept.queries is not None]
+        return Made((hidden, *queries), (self._roll_out(real),) if self._keep_rollout else ())
 
     def _seen_by(self, layer: int, rows: RowSet) -> VisibleKeys:
         """What ``rows`` attend to in a layer."""
@@ -321,9 +328,6 @@ class Engine:
         if verify is None or not bool(verify.any()):
             return None
         return ShadowRows(self.network, verify, (self._cosine, self._sine), self._pattern)
-
-    def _advance(self, shadow: ShadowRows, layer: int) -> None:
-        shadow.advance(layer, self.store, self._seen[layer])
 
     def _rotary(self, rows: RowSet) -> tuple[Tensor, Tensor]:
         return rows.take(self._cosine), rows.take(self._sine)

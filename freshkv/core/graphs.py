@@ -26,6 +26,18 @@ Work = Callable[[], tuple[Tensor, ...]]
 
 
 @frozen(eq=False)
+class Made:
+    """What a pass makes."""
+
+    of_rows: tuple[Tensor, ...]  #: [rows, ...] each
+    of_canvas: tuple[Tensor, ...] = ()  #: [batch, seq] each
+
+
+#: (tokens [batch, seq], rows, real) to what a pass makes of them; ``real``, bool [rows], is false at repeated rows
+Layers = Callable[[Tensor, RowSet, Tensor], Made]
+
+
+@frozen(eq=False)
 class Recording:
     """A pass that can be replayed: afterwards ``outputs`` hold what it made of what its buffers hold now."""
 
@@ -78,6 +90,7 @@ class FilledRows:
     """Rows of a pass, each sequence's last one repeated up to the same width."""
 
     flat: Tensor  #: long [batch * width]; indices into batch * seq
+    real: Tensor  #: bool [batch * width]; false where a row is repeated
     own: Tensor | None  #: long [rows]; where each chosen row is among the filled ones. None: the first ones, in order
 
     @classmethod
@@ -86,8 +99,9 @@ class FilledRows:
         count = torch.tensor(rows.counts)[:, None]  # [batch, 1]
         column = torch.arange(width)[None, :]
         index = (count.cumsum(0) - count + column.minimum(count - 1)).flatten().to(rows.flat.device)
-        own = None if len(rows.counts) == 1 else (column < count).flatten().nonzero()[:, 0].to(rows.flat.device)
-        return cls(rows.flat.index_select(0, index), own)
+        real = (column < count).flatten()
+        own = None if len(rows.counts) == 1 else real.nonzero()[:, 0].to(rows.flat.device)
+        return cls(rows.flat.index_select(0, index), real.to(rows.flat.device), own)
 
     def chosen(self, filled: Tensor, count: int) -> Tensor:
         """Packed rows [count, ...] of ``filled`` [batch * width, ...]."""
@@ -95,31 +109,35 @@ class FilledRows:
 
 
 class RecordedPasses:
-    """Recordings by width, for one batch. ``layers`` is the pass: (tokens [batch, seq], rows) to what it makes of rows.
+    """Recordings by width, for one batch. Whatever ``layers`` reads besides must stay at its place in memory."""
 
-    Each result is [rows.count, ...]. Whatever else ``layers`` reads must stay at its place in memory.
-    """
-
-    def __init__(self, record: Record, layers: Callable[[Tensor, RowSet], tuple[Tensor, ...]], like: Tensor) -> None:
+    def __init__(self, record: Record, layers: Layers, like: Tensor) -> None:
         self._record, self._layers = record, layers
         self._tokens = torch.zeros_like(like, dtype=torch.long)
-        self._recorded: dict[int, tuple[Tensor, Recording]] = {}
+        self._recorded: dict[int, tuple[FilledRows, Recording]] = {}
+        self._of_rows = 0  # how many results are of rows; the rest is of the canvas
 
-    def run(self, tokens: Tensor, rows: RowSet) -> tuple[Tensor, ...]:
-        """What ``layers`` makes of ``rows``, each [rows.count, ...]; valid until the next call."""
-        batch, seq = tokens.shape
-        width = filled_width(rows.widest, seq)
+    def run(self, tokens: Tensor, rows: RowSet) -> Made:
+        """What ``layers`` makes of ``rows``, those alone; valid until the next call."""
+        width = filled_width(rows.widest, tokens.shape[1])
         filled = FilledRows.of(rows, width)
         self._tokens.copy_(tokens)
         if width in self._recorded:
-            flat, recording = self._recorded[width]
-            flat.copy_(filled.flat)
+            buffers, recording = self._recorded[width]
+            buffers.flat.copy_(filled.flat)
+            buffers.real.copy_(filled.real)
         else:
-            flat = filled.flat.clone()
-            fixed = RowSet(
-                mask=rows.mask, flat=flat, counts=(width,) * batch, span=None, queries=None, answers=None
-            )  # its mask is not read
-            recording = self._record(lambda: self._layers(self._tokens, fixed))
-            self._recorded[width] = (flat, recording)
+            buffers = FilledRows(filled.flat.clone(), filled.real.clone(), None)
+            recording = self._record(lambda: self._work(buffers, rows.mask, width))
+            self._recorded[width] = (buffers, recording)
         recording.replay()
-        return tuple(filled.chosen(output, rows.count) for output in recording.outputs)
+        of_rows, of_canvas = recording.outputs[: self._of_rows], recording.outputs[self._of_rows :]
+        return Made(tuple(filled.chosen(output, rows.count) for output in of_rows), of_canvas)
+
+    def _work(self, buffers: FilledRows, mask: Tensor, width: int) -> tuple[Tensor, ...]:
+        counts = (width,) * mask.shape[0]
+        # the mask is not read
+        rows = RowSet(mask=mask, flat=buffers.flat, counts=counts, span=None, queries=None, answers=None)
+        made = self._layers(self._tokens, rows, buffers.real)
+        self._of_rows = len(made.of_rows)
+        return (*made.of_rows, *made.of_canvas)

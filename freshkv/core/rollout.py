@@ -18,13 +18,15 @@ def attention_rollout(
     is_valid: Tensor,
     seen: Sequence[VisibleKeys],
     division: Division = UNDIVIDED,
+    real: Tensor | None = None,
 ) -> Tensor:
     """Column sums of the product of rownorm(A + I) over layers, last first: float32 [batch, seq].
 
     ``attention`` holds that of the refreshed rows of each layer. A is their head-mean attention and the identity
     elsewhere; a row of it sums to one, so that normalising halves it. Computed as a row vector times matrices, from
     the last layer down. Padding carries nothing. ``seen`` holds, for each layer, the keys that may be attended to;
-    ``division`` says which heads the attention is of.
+    ``division`` says which heads the attention is of. ``real``, bool [rows], is false where the rows of all layers
+    repeat another one.
     """
     importance = is_valid.float()
     for layer in reversed(range(len(attention))):
@@ -34,7 +36,8 @@ def attention_rollout(
         flat = importance.flatten()
         weights = rows.take(flat).clone()
         keys, _ = store.attended(layer, seen[layer])
-        received = division.mean(attention[layer].received(weights, keys, seen[layer].mask))
+        own = weights if real is None else weights * real
+        received = division.mean(attention[layer].received(own, keys, seen[layer].mask))
         spread = seen[layer].spread(received, is_valid.shape[1])
         kept = flat.clone()
         rows.put(kept, weights / 2)

@@ -12,7 +12,7 @@ from freshkv.core import graphs
 from freshkv.core.canvas import Canvas
 from freshkv.core.errors import InputError
 from freshkv.core.generate import run_canvas
-from freshkv.core.graphs import FilledRows, RecordedPasses, filled_width, record_eagerly
+from freshkv.core.graphs import FilledRows, Made, RecordedPasses, filled_width, record_eagerly
 from freshkv.core.loop import RunOptions
 from freshkv.core.rows import RowSet
 from freshkv.core.sampling import Sampling
@@ -33,12 +33,14 @@ class Counting:
         return record_eagerly(work)
 
 
-@examples(40)
-@given(schedule=schedules(same_in_all_layers=True), fine=st.integers(1, 4))
-def test_recorded_passes_leave_the_same_behind(schedule: Schedule, fine: int) -> None:
+@examples(60)
+@given(schedule=schedules(same_in_all_layers=True, count=3), fine=st.integers(1, 4), inside=st.booleans())
+def test_recorded_passes_leave_the_same_behind(schedule: Schedule, fine: int, inside: bool) -> None:
+    """The rollout, too, whether it is recorded with the pass (``inside``) or computed from queries behind it."""
     with patch.object(graphs, "FINE", fine):
-        plain = schedule.engine_of(schedule.is_valid, carried=False, keep_paid=True)
-        recorded = schedule.engine_of(schedule.is_valid, carried=False, keep_paid=True, record=record_eagerly)
+        options = {"carried": False, "keep_paid": True, "keep_rollout": inside}
+        plain = schedule.engine_of(schedule.is_valid, **options)
+        recorded = schedule.engine_of(schedule.is_valid, **options, record=record_eagerly)
         for step in schedule.steps:
             results = [run_narrow(engine, step) for engine in (plain, recorded)]
             (first, hidden), (second, replayed) = results
@@ -106,15 +108,22 @@ def test_filled_rows_repeat_their_own_sequence_and_give_back_each_row_once(masks
     for place, chosen in enumerate(by_sequence.tolist()):
         assert {index - 6 * place for index in chosen} == {i for i, is_chosen in enumerate(masks[place]) if is_chosen}
     assert torch.equal(filled.chosen(filled.flat, rows.count), rows.flat)
+    assert torch.equal(filled.flat[filled.real], rows.flat)
 
 
 def test_buffers_are_filled_anew_for_every_pass():
     rows = RowSet.of(torch.tensor([[True, True, False]]))
-    passes = RecordedPasses(record_eagerly, lambda tokens, chosen: (chosen.take(tokens.flatten()),), rows.mask)
-    (first,) = passes.run(torch.tensor([[1, 2, 3]]), rows)
-    assert first.tolist() == [1, 2]
-    (second,) = passes.run(torch.tensor([[5, 6, 7]]), RowSet.of(torch.tensor([[False, True, True]])))
-    assert second.tolist() == [6, 7]
+
+    def layers(tokens: torch.Tensor, chosen: RowSet, real: torch.Tensor) -> Made:
+        taken = chosen.take(tokens.flatten())
+        return Made((taken,), ((taken * real).sum(),))
+
+    with patch.object(graphs, "FINE", 3):
+        passes = RecordedPasses(record_eagerly, layers, rows.mask)
+        first = passes.run(torch.tensor([[1, 2, 3]]), rows)
+        assert (first.of_rows[0].tolist(), first.of_canvas[0].item()) == ([1, 2], 3)
+        second = passes.run(torch.tensor([[5, 6, 7]]), RowSet.of(torch.tensor([[False, True, True]])))
+        assert (second.of_rows[0].tolist(), second.of_canvas[0].item()) == ([6, 7], 13)
 
 
 def test_cuda_graphs_need_a_cuda_device():
