@@ -135,12 +135,15 @@ def guarded(
         )
 
 
+_VIEW_FIELDS = tuple(field.name for field in attrs.fields(StepView))
+
+
 def _tensors_of(view: StepView) -> dict[str, Tensor]:
     found = {}
-    for field in attrs.fields(StepView):
-        value = getattr(view, field.name)
+    for field in _VIEW_FIELDS:
+        value = getattr(view, field)
         if isinstance(value, Tensor):
-            found[f"view.{field.name}"] = value
+            found[f"view.{field}"] = value
         elif isinstance(value, Mapping):
-            found |= {f"view.{field.name}[{name!r}]": tensor for name, tensor in value.items()}
+            found |= {f"view.{field}[{name!r}]": tensor for name, tensor in value.items()}
     return found

@@ -58,7 +58,10 @@ class Division:
 
     def cosine(self, one: Tensor, other: Tensor) -> Tensor:
         """Cosine of such vectors: [...]."""
-        return torch.cosine_similarity(one, other, dim=_ELEMENTS)
+        # torch's own function divides both by their norms first, element by element
+        mine, its = (self.norm(vectors).clamp(min=SMALLEST_NORM) for vectors in (one, other))
+        cosine: Tensor = (one * other).sum(dim=_ELEMENTS) / (mine * its)
+        return cosine
 
 
 class DividedHeads(Division, ABC):

@@ -268,10 +268,11 @@ class Engine:
         attended = self._attention(layer, entered, self._rotary(rows), rows)
         between = entered + attended
         fed = self._feed_forward(layer, between)
-        rows.put(outputs, attended + fed)
         left = between + fed  # added one by one, as on the narrow path
         if rows.full:
+            torch.add(attended, fed, out=outputs)
             return left
+        rows.put(outputs, attended + fed)
         carried = hidden + outputs
         rows.put(carried, left)
         return carried

@@ -49,8 +49,9 @@ class DLLMCache(LayerwisePolicy):
         return rows | self._most_moved(view, layer.movement)
 
     def _most_moved(self, view: StepView, movement: Tensor) -> Tensor:
-        response_length = view.is_response.sum(dim=SEQ, keepdim=True, dtype=torch.float64)
-        rank = torch.arange(view.shape[SEQ], device=movement.device)
-        order = torch.where(view.is_response, movement, -torch.inf).argsort(dim=SEQ, descending=True, stable=True)
+        response = view.is_response
         # counted where the tensors are: to ask for the number would make the host wait in every layer
-        return view.nothing.scatter(SEQ, order, rank < (self.rou * response_length).floor())
+        count = (self.rou * response.sum(dim=SEQ, keepdim=True, dtype=torch.float64)).floor()
+        order = torch.where(response, movement, -torch.inf).argsort(dim=SEQ, descending=True, stable=True)
+        rank = torch.arange(view.shape[SEQ], device=movement.device)
+        return torch.empty_like(response).scatter_(SEQ, order, rank < count)
