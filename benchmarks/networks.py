@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import psutil
 import torch
 from attrs import frozen
 from torch import Tensor
 
 from freshkv.models import LLaDAConfig, LLaDAModelLM
-from freshkv.models.prepacked import prepack
+from freshkv.models.prepacked import Prepacked, prepack
 
 GIB = 2**30
 #: of the memory that is free, what a network and its caches may take; the rest is for activations and everybody else
@@ -75,7 +77,7 @@ def require_memory(shape: Shape, dtype: str, positions: int, available: int | No
 
 
 def make_network(
-    shape: Shape, dtype: str, seed: int = 0, *, device: str = "cpu", prepacked: bool = False
+    shape: Shape, dtype: str, seed: int = 0, *, device: str = "cpu", prepacked: Prepacked | Literal[False] = False
 ) -> LLaDAModelLM:
     """The network, made on ``device``, ready to decode; its weights depend on ``seed`` and the device's generator.
 
@@ -92,7 +94,7 @@ def make_network(
             _fill(parameter.data, 1.0 if "wte" in name else parameter.shape[1] ** -0.5, generator)
     network.eval().requires_grad_(False)
     if prepacked:
-        prepack(network)
+        prepack(network, prepacked)
     return network
 
 

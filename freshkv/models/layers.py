@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name that everybody knows
 from torch import Tensor, nn
 
-from freshkv.models.prepacked import joined, products
+from freshkv.models.compiled import rowwise_for
+from freshkv.models.prepacked import CanBeCompiled, is_compiled, joined, products
 
 WIDTH = -1  # the last axis of every tensor here: elements of a hidden state or of a head
 
@@ -38,7 +39,7 @@ class Layer(Protocol):
         ...
 
 
-class RMSNorm(nn.Module):
+class RMSNorm(CanBeCompiled):
     """Divide by the root mean square of the last axis, then scale; any shape [..., width], dtype kept."""
 
     def __init__(self, width: int, eps: float) -> None:
@@ -48,6 +49,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Norm of ``hidden`` [..., width]."""
+        if self.compiled and hidden.dtype == self.weight.dtype:
+            return rowwise_for(hidden.dtype).norm(hidden, self.weight, self.eps)
         if hidden.device.type != "cpu":
             # the fused kernel accumulates in float32 for half precision and rounds after the scale, not before it
             return F.rms_norm(hidden, self.weight.shape, self.weight, self.eps)
@@ -103,14 +106,18 @@ class Rotary(nn.Module):
         return self._frequencies[key]
 
 
-def rotate(heads: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+def rotate(heads: Tensor, rotary: tuple[Tensor, Tensor], *, compiled: bool = False) -> Tensor:
     """Rotary embedding of ``heads`` [rows, heads, head_width], in the dtype of ``rotary``, then cast back.
 
-    Where ``rotary`` is narrower than a head, the rest of the head stays as it is.
+    Where ``rotary`` is narrower than a head, the rest of the head stays as it is. ``compiled``: by freshkv's own code,
+    for heads of float32 or bfloat16 on the CPU.
     """
     width = rotary[0].shape[WIDTH]
     if width < heads.shape[WIDTH]:
-        return torch.cat((rotate(heads[..., :width], rotary), heads[..., width:]), dim=WIDTH)
+        rotated = rotate(heads[..., :width], rotary, compiled=compiled)
+        return torch.cat((rotated, heads[..., width:]), dim=WIDTH)
+    if compiled:
+        return rowwise_for(heads.dtype).rotate(heads, *rotary)
     cosine, sine = (table[:, None] for table in rotary)
     exact = heads.to(cosine.dtype)
     # the halves change places, and the sign of the one that moved to the front is in the table
@@ -141,14 +148,18 @@ def project_heads(
     if head_norms is not None:
         queries, keys = both[:, :-kv_heads], both[:, -kv_heads:]
         both = torch.cat((head_norms[0](queries), head_norms[1](keys)), dim=1)
-    rotated = rotate(both, rotary)
+    rotated = rotate(both, rotary, compiled=is_compiled(to_queries))
     return rotated[:, :-kv_heads], rotated[:, -kv_heads:], values
 
 
 def gated(hidden: Tensor, gate: nn.Module, up: nn.Module, down: nn.Module) -> Tensor:
     """SwiGLU: ``down(silu(gate(hidden)) * up(hidden))``, [rows, width] to [rows, width]."""
-    opened, raised = products(hidden, gate, up)
-    result: Tensor = down(F.silu(opened).mul_(raised))
+    if is_compiled(gate, up):
+        activated = rowwise_for(hidden.dtype).gate(joined(hidden, gate, up))
+    else:
+        opened, raised = products(hidden, gate, up)
+        activated = F.silu(opened).mul_(raised)
+    result: Tensor = down(activated)
     return result
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from os import PathLike
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from transformers import PreTrainedConfig
@@ -26,7 +26,7 @@ from freshkv.models.placement import (
     unusable,
     usable_device,
 )
-from freshkv.models.prepacked import prepack
+from freshkv.models.prepacked import Prepacked, prepack
 from freshkv.models.quantisation import quantisation
 from freshkv.models.registry import bundled_models, families
 from freshkv.models.source import CONFIG_FILES, HUB_OPTIONS, WEIGHT_FILES, locate
@@ -46,7 +46,7 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     *,
-    prepacked: bool = False,
+    prepacked: Prepacked | Literal[False] = False,
     tensor_parallel: bool = False,
     **options: Any,
 ) -> LlamaLikeModel:
@@ -58,6 +58,7 @@ def load(
     to override, such as ``mask_token_id``, ``logits_shift`` and ``block_causal``. ``quantization_config`` may also be a
     name: "int8", "int4", "nf4". No tokenizer is needed. ``prepacked`` lays the weights out for few rows on a CPU (see
     ``freshkv.models.prepacked``): cached steps are up to half as long, and the model can no longer be trained or moved.
+    "compiled" does so for freshkv's own products, for which it needs a C++ compiler: shorter still.
 
     ``tensor_parallel`` divides the network among the processes that a launcher started (``torchrun --nproc-per-node
     2``): each keeps its share of the heads and of the feed-forward columns on its own device, and all of them make the
@@ -73,7 +74,7 @@ def load(
     check_one_device(device, options)
     check_options(options, tensor_parallel=tensor_parallel)
     if tensor_parallel and prepacked:
-        raise excluded_by_division("prepacked=True")
+        raise excluded_by_division(f"prepacked={prepacked!r}")
     parts = count_processes() if tensor_parallel else 1
     if isinstance(options.get("quantization_config"), str):
         options["quantization_config"] = quantisation(options["quantization_config"])
@@ -94,7 +95,7 @@ def load(
     model.train(False)
     model.requires_grad_(False)
     if prepacked:
-        prepack(model)
+        prepack(model, prepacked)
     return model
 
 

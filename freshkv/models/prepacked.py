@@ -2,18 +2,20 @@
 
 A step that refreshes 32 rows spends a large part of a product on bringing the weights into the order that the kernels
 of oneDNN want. Here this is done once. Matrices that meet the same rows are put side by side, so that one product does
-the work of two.
+the work of two. With "compiled" the products are freshkv's own (see ``freshkv.models.compiled``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any, Literal, Protocol, cast
 
 import torch
+from attrs import frozen
 from torch import Tensor, nn
 
 from freshkv.core.errors import InputError
+from freshkv.models.compiled import CompiledLayout
 
 #: rows that the layout is chosen for: about what a cached step refreshes. Any number can be multiplied
 ROWS = 32
@@ -21,33 +23,81 @@ ROWS = 32
 #: floating dtypes that the layout exists for
 DTYPES = (torch.float32, torch.bfloat16)
 
+#: True: for the products of oneDNN, which every build of torch for x86 has; "compiled": for freshkv's own
+Prepacked = Literal[True, "compiled"]
 
-class PrepackedWeight:
-    """The weights of linear layers that meet the same rows, side by side, in the library's own layout."""
 
-    def __init__(self, linears: Sequence[nn.Linear]) -> None:
-        self.outputs = [linear.out_features for linear in linears]
-        weight = torch.cat([linear.weight.detach() for linear in linears])
-        self._packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
-        self._biases = tuple(None if linear.bias is None else linear.bias.detach().clone() for linear in linears)
-        self._bias = None
-        if any(bias is not None for bias in self._biases):
-            parts = zip(self._biases, self.outputs, strict=True)
-            self._bias = torch.cat([weight.new_zeros(outputs) if bias is None else bias for bias, outputs in parts])
+class Layout(Protocol):
+    """A weight [outputs, inputs] in the order in which a product reads it, and its bias."""
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        """``rows`` [n, inputs] times all matrices: [n, all outputs]."""
+    def multiply(self, rows: Tensor) -> Tensor:
+        """``rows`` [n, inputs] to [n, outputs]."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weight."""
+        ...
+
+    def weight(self) -> Tensor:
+        """The weight in the ordinary layout, [outputs, inputs]; a copy."""
+        ...
+
+
+@frozen(eq=False)
+class LibraryLayout:
+    """The layout of oneDNN."""
+
+    _packed: Tensor
+    _bias: Tensor | None
+
+    @staticmethod
+    def of(weight: Tensor, bias: Tensor | None) -> LibraryLayout:
+        """``weight`` is [outputs, inputs], ``bias`` [outputs]."""
+        return LibraryLayout(torch.ops.mkldnn._reorder_linear_weight(weight, ROWS), bias)
+
+    def multiply(self, rows: Tensor) -> Tensor:
+        """See ``Layout``."""
         product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._packed, self._bias, "none", [], "")
         return product
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights."""
+        """See ``Layout``."""
         return self._packed.dtype
+
+    def weight(self) -> Tensor:
+        """See ``Layout``."""
+        weight: Tensor = self._packed.to_dense()
+        return weight
+
+
+class PrepackedWeight:
+    """The weights of linear layers that meet the same rows, side by side, laid out for their products."""
+
+    def __init__(self, linears: Sequence[nn.Linear], layout: Prepacked = True) -> None:
+        self.outputs = [linear.out_features for linear in linears]
+        weight = torch.cat([linear.weight.detach() for linear in linears])
+        self._biases = tuple(None if linear.bias is None else linear.bias.detach().clone() for linear in linears)
+        bias = None
+        if any(each is not None for each in self._biases):
+            parts = zip(self._biases, self.outputs, strict=True)
+            bias = torch.cat([weight.new_zeros(outputs) if each is None else each for each, outputs in parts])
+        self.compiled = layout == "compiled"
+        self._layout: Layout = (CompiledLayout if self.compiled else LibraryLayout).of(weight, bias)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """``rows`` [n, inputs] times all matrices: [n, all outputs]."""
+        return self._layout.multiply(rows)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return self._layout.dtype
 
     def weight_of(self, part: int) -> Tensor:
         """One matrix in the ordinary layout, [outputs, inputs]; a copy."""
-        return torch.split(self._packed.to_dense(), self.outputs)[part].clone()
+        return torch.split(self._layout.weight(), self.outputs)[part].clone()
 
     def bias_of(self, part: int) -> Tensor | None:
         """[outputs], or None."""
@@ -92,6 +142,12 @@ class PrepackedLinear(nn.Module):
         return self
 
 
+class CanBeCompiled(nn.Module):
+    """A module for which freshkv has code of its own, used once ``prepack`` has set ``compiled``."""
+
+    compiled: bool = False
+
+
 def products(rows: Tensor, *linears: nn.Module) -> tuple[Tensor, ...]:
     """What linear layers make of the same ``rows`` [n, inputs]: [n, its outputs] each. One product if prepacked so."""
     together = _together(linears)
@@ -106,6 +162,11 @@ def joined(rows: Tensor, *linears: nn.Module) -> Tensor:
     return torch.cat([linear(rows) for linear in linears], dim=-1) if together is None else together(rows)
 
 
+def is_compiled(*linears: nn.Module) -> bool:
+    """Whether freshkv's own code works on what these layers make."""
+    return all(isinstance(linear, PrepackedLinear) and linear.product.compiled for linear in linears)
+
+
 def _together(linears: Sequence[nn.Module]) -> PrepackedWeight | None:
     """The weight that holds exactly ``linears``, in this order."""
     first = linears[0]
@@ -115,30 +176,34 @@ def _together(linears: Sequence[nn.Module]) -> PrepackedWeight | None:
     return first.product if held == [(first.product, part) for part in range(len(linears))] else None
 
 
-def prepack(model: nn.Module) -> None:
+def prepack(model: nn.Module, layout: Prepacked = True) -> None:
     """Lay out the weights of all linear layers of ``model``, in place; what they held before is freed.
 
     Results change by rounding alone. A layer class may name attributes that meet the same rows in ``SIDE_BY_SIDE``. An
     output head that shares its weight with the embedding stays as it is, since the embedding needs it in any case.
 
-    Raises InputError if this build of torch has no oneDNN, or if ``model`` is not on the CPU, in float32 or bfloat16,
-    or holds quantised weights.
+    Raises InputError if this build of torch has no oneDNN (or, with "compiled", this machine no C++ compiler or, for
+    bfloat16, no AMX), or if ``model`` is not on the CPU, in float32 or bfloat16, or holds quantised weights.
     """
-    check_prepackable(model)
+    check_prepackable(model, layout)
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     for module in list(model.modules()):
+        if layout == "compiled" and isinstance(module, CanBeCompiled):
+            module.compiled = True
         for names in _groups(module):
             linears = [cast("nn.Linear", getattr(module, name)) for name in names]
             if any(id(linear.weight) in embeddings for linear in linears):
                 continue
-            product = PrepackedWeight(linears)
+            product = PrepackedWeight(linears, layout)
             for part, name in enumerate(names):
                 setattr(module, name, PrepackedLinear(product, part))
 
 
-def check_prepackable(model: nn.Module) -> None:
+def check_prepackable(model: nn.Module, layout: Prepacked = True) -> None:
     """Raise InputError unless ``prepack`` can be used on ``model``."""
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if layout not in (True, "compiled"):
+        raise InputError(f"prepacked={layout!r} is unknown. It is False, True or 'compiled'.")
+    if layout is True and not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         raise InputError("prepacked=True needs oneDNN, and this build of torch has none. Leave it out.")
     kinds = {(tensor.device.type, tensor.dtype) for tensor in model.parameters()}
     unfit = sorted(f"{_name(dtype)} on {device}" for device, dtype in kinds if device != "cpu" or dtype not in DTYPES)
