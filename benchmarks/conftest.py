@@ -10,6 +10,7 @@ import torch
 from attrs import frozen
 
 from benchmarks.networks import LLADA_8B, SMALL, Shape, TooLargeError, make_network, make_prompt, require_memory
+from benchmarks.weights import WEIGHTS
 from freshkv.models import LLaDAModelLM
 
 POLICIES = ("none", "prefix", "dual", "dllm:kp=50,kr=7", "d2cache")
@@ -53,12 +54,13 @@ SIZES = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--bench-profile`` and ``--bench-threads``."""
+    """``--bench-profile``, ``--bench-threads`` and ``--bench-weights``."""
     group = parser.getgroup("freshkv benchmarks")
     group.addoption(
         "--bench-profile", choices=("quick", "full"), default="quick", help="full: all sizes, hours; quick: minutes"
     )
     group.addoption("--bench-threads", type=int, default=2, help="threads of matrix products")
+    group.addoption("--bench-weights", choices=list(WEIGHTS), default="compiled", help="see benchmarks/weights.py")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -77,15 +79,22 @@ def _threads(request: pytest.FixtureRequest) -> Any:
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def weights(request: pytest.FixtureRequest) -> str:
+    """How weights lie: a name of WEIGHTS."""
+    name: str = request.config.getoption("--bench-weights")
+    return name
+
+
 @lru_cache(maxsize=1)
-def _network(shape: Shape, dtype: str) -> LLaDAModelLM:
-    return make_network(shape, dtype, prepacked=True)
+def _network(shape: Shape, dtype: str, weights: str) -> LLaDAModelLM:
+    return make_network(shape, dtype, prepacked=WEIGHTS[weights])
 
 
-def network_and_prompt(size: Size) -> tuple[LLaDAModelLM, torch.Tensor]:
+def network_and_prompt(size: Size, weights: str) -> tuple[LLaDAModelLM, torch.Tensor]:
     """Random weights of the shape, and a prompt, long [batch, prompt]; skips where memory does not allow it."""
     try:
         require_memory(size.shape, size.dtype, size.batch * (size.prompt + size.response))
     except TooLargeError as reason:
         pytest.skip(str(reason))
-    return _network(size.shape, size.dtype), make_prompt(size.shape, size.prompt, size.batch)
+    return _network(size.shape, size.dtype, weights), make_prompt(size.shape, size.prompt, size.batch)

@@ -26,6 +26,7 @@ from benchmarks.peers.gate import CutShortError, Gate, StepTime
 from benchmarks.peers.methods import METHODS, Setting
 from benchmarks.peers.statistics import mean_step, samples_by_kind
 from benchmarks.rates import square_rate, step_rates
+from benchmarks.weights import WEIGHTS, add_weights
 from freshkv.core.cost import Cost, cost_of_step
 from freshkv.core.memory import PeakMemory
 
@@ -43,7 +44,7 @@ def main() -> None:
     parser.add_argument("--block", type=int, default=32, help="positions")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--least", type=int, default=None, help="cut runs short once every kind was seen so often")
-    parser.add_argument("--plain", action="store_true", help="weights as they are loaded, not prepacked")
+    add_weights(parser)
     parser.add_argument("--output", type=Path, default=Path("limits.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -69,7 +70,7 @@ def measure(arguments: argparse.Namespace, dtype: str, advance: Any) -> dict[str
         threads=arguments.threads,
     )
     require_memory(shape, dtype, setting.prompt + setting.response)
-    network = make_network(shape, dtype, prepacked=not arguments.plain)
+    network = make_network(shape, dtype, prepacked=WEIGHTS[arguments.weights])
     prompt = make_prompt(shape, setting.prompt)
     squares, methods = [square_rate(dtype)], {}
     for name in arguments.method:
@@ -82,7 +83,7 @@ def measure(arguments: argparse.Namespace, dtype: str, advance: Any) -> dict[str
     square = {clock: statistics.median(getattr(rate, clock) for rate in squares) for clock in CLOCKS}
     return {
         "setting": asdict(setting),
-        "prepacked": not arguments.plain,
+        "weights": arguments.weights,
         "shape": asdict(shape),
         "square_rate": square,
         "methods": methods,

@@ -21,6 +21,7 @@ from rich.table import Table
 
 from benchmarks.conftest import POLICIES
 from benchmarks.networks import DTYPES, SHAPES, make_network, make_prompt, require_memory
+from benchmarks.weights import WEIGHTS, add_weights
 from freshkv.core.canvas import Canvas
 from freshkv.core.loop import DenoisingLoop, RunOptions
 from freshkv.core.recorder import Recorder
@@ -86,7 +87,7 @@ def main() -> None:
     parser.add_argument("--response", type=int, default=128, help="positions")
     parser.add_argument("--block", type=int, default=32, help="positions")
     parser.add_argument("--steps", type=int, default=8, help="profiled ones, of the first block")
-    parser.add_argument("--plain", action="store_true", help="weights as they are loaded, not prepacked")
+    add_weights(parser)
     parser.add_argument("--output", type=Path, default=Path("profile.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # time that a thread waits for another would count as work
@@ -104,7 +105,7 @@ def profile(policy: str, dtype: str, arguments: argparse.Namespace) -> Profile:
     """Some steps of the first block, after two that warm up."""
     shape = SHAPES[arguments.shape]
     require_memory(shape, dtype, arguments.prompt + arguments.response)
-    network = make_network(shape, dtype, prepacked=not arguments.plain)
+    network = make_network(shape, dtype, prepacked=WEIGHTS[arguments.weights])
     prompt = make_prompt(shape, arguments.prompt)
     canvas = Canvas.create(
         prompt, None, arguments.response, arguments.block, network.network_spec, network.device, None

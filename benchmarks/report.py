@@ -17,7 +17,7 @@ from benchmarks.profile import PARTS, Profile
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
-OURS, PLAIN = "freshkv", "freshkv, plain"
+OURS, PREPACKED, PLAIN = "freshkv", "freshkv, prepacked", "freshkv, plain"
 #: steps below which an interval says nothing
 FEW = 10
 _MARKED = re.compile(r"(?P<open><!-- measured: (?P<name>\w+) -->\n).*?(?P<close><!-- end -->)", re.DOTALL)
@@ -49,7 +49,7 @@ def peers(results: dict[str, Any]) -> str:
     clock = "processor" if results["machine"]["threads"] == 1 else "wall"
     for entry in results["measured"]:
         figures = entry["implementations"]
-        others = {name: each for name, each in figures.items() if name not in {OURS, PLAIN}}
+        others = {name: each for name, each in figures.items() if name not in {OURS, PREPACKED, PLAIN}}
         if not others:
             continue
         fastest = min(others, key=lambda name: others[name][clock]["step"]["value"])
@@ -59,7 +59,7 @@ def peers(results: dict[str, Any]) -> str:
                 f"`{entry['policy']}`",
                 entry["setting"]["dtype"],
                 _milliseconds(figures[OURS], clock),
-                _milliseconds(figures[PLAIN], clock) if PLAIN in figures else "",
+                *(_milliseconds(figures[name], clock) if name in figures else "" for name in (PREPACKED, PLAIN)),
                 "; ".join(f"{name} {_milliseconds(each, clock)}" for name, each in others.items()),
                 f"{ratio['value']:.2f} {_spread(ratio, min(each['steps'] for each in figures.values()))}",
                 f"{target:.1f}: {'reached' if ratio['value'] >= target else 'not reached'}",
@@ -69,6 +69,7 @@ def peers(results: dict[str, Any]) -> str:
         "policy",
         "dtype",
         "freshkv, ms",
+        "oneDNN, ms",
         "plain weights, ms",
         "published, ms",
         "fastest published / freshkv",

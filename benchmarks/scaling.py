@@ -24,6 +24,7 @@ from rich.table import Table
 
 import freshkv
 from benchmarks.networks import DTYPES, SHAPES, make_network, make_prompt, require_memory
+from benchmarks.weights import WEIGHTS, add_weights
 from freshkv.core.memory import PeakMemory
 from freshkv.models.prepacked import prepack
 
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--shape", default="small", choices=list(SHAPES))
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--plain", action="store_true", help="weights as they are loaded, not prepacked")
+    add_weights(parser)
     parser.add_argument("--output", type=Path, default=Path("scaling.json"))
     arguments = parser.parse_args()
     cases = [(dtype, sequence) for dtype in arguments.dtype for sequence in arguments.sequence]
@@ -81,8 +82,9 @@ def measure(arguments: argparse.Namespace, dtype: str, sequence: int) -> dict[st
     require_memory(shape, dtype, sequence)
     network = make_network(shape, dtype)
     weights = sum(parameter.nbytes for parameter in network.parameters())
-    if not arguments.plain:
-        prepack(network)
+    layout = WEIGHTS[arguments.weights]
+    if layout:
+        prepack(network, layout)
     prompt = make_prompt(shape, sequence - RESPONSE)
     # libraries take some memory of their own when they are first used
     freshkv.generate(network, prompt[:, :8], policy=FixedRows(), gen_length=BLOCK, block_length=BLOCK)

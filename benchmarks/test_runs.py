@@ -10,8 +10,8 @@ from benchmarks.conftest import BLOCK, POLICIES, Size, network_and_prompt
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_run(benchmark: BenchmarkFixture, run_size: Size, policy: str) -> None:
-    network, prompt = network_and_prompt(run_size)
+def test_run(benchmark: BenchmarkFixture, run_size: Size, policy: str, weights: str) -> None:
+    network, prompt = network_and_prompt(run_size, weights)
 
     def run() -> freshkv.Run:
         return freshkv.generate(network, prompt, policy=policy, gen_length=run_size.response, block_length=BLOCK)
@@ -19,6 +19,7 @@ def test_run(benchmark: BenchmarkFixture, run_size: Size, policy: str) -> None:
     stats = benchmark.pedantic(run, rounds=1, warmup_rounds=0).stats
     benchmark.extra_info |= {
         "policy": policy,
+        "weights": weights,
         "size": str(run_size),
         "milliseconds_per_step": 1000 * stats.seconds / stats.forwards,
         "tokens_per_second": stats.tokens_per_second,

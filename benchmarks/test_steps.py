@@ -20,8 +20,8 @@ STEPS = 10  #: of one block, which has 32
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_step(benchmark: BenchmarkFixture, step_size: Size, policy: str) -> None:
-    network, prompt = network_and_prompt(step_size)
+def test_step(benchmark: BenchmarkFixture, step_size: Size, policy: str, weights: str) -> None:
+    network, prompt = network_and_prompt(step_size, weights)
     spec = network.network_spec
     canvas = Canvas.create(prompt, None, step_size.response, BLOCK, spec, network.device, None)
     options = RunOptions(
@@ -44,6 +44,7 @@ def test_step(benchmark: BenchmarkFixture, step_size: Size, policy: str) -> None
     cost = cost_of_step(trace[len(trace) - 1], trace, spec)
     benchmark.extra_info |= {
         "policy": policy,
+        "weights": weights,
         "size": str(step_size),
         "rows": sum(trace[len(trace) - 1].rows_by_layer) / spec.layers,
         "flops": cost.flops,

@@ -87,14 +87,20 @@ def _config_fields(checkpoint: Path) -> dict[str, Any]:
 
 def plain(path: Path | None, checkpoint: Path, method: str, setting: Setting) -> Run:
     """freshkv with its weights as they are loaded, and no option that makes it faster."""
-    return ours(path, checkpoint, method, setting, prepacked=False)
+    return ours(path, checkpoint, method, setting, weights="plain")
 
 
-def ours(path: Path | None, checkpoint: Path, method: str, setting: Setting, *, prepacked: bool = True) -> Run:
-    """freshkv with prepacked weights, and with projections of the first layer reused."""
+def prepacked(path: Path | None, checkpoint: Path, method: str, setting: Setting) -> Run:
+    """freshkv with weights prepacked for oneDNN, and with projections of the first layer reused."""
+    return ours(path, checkpoint, method, setting, weights="prepacked")
+
+
+def ours(path: Path | None, checkpoint: Path, method: str, setting: Setting, *, weights: str = "compiled") -> Run:
+    """freshkv with its own products, and with projections of the first layer reused."""
     import freshkv
+    from benchmarks.weights import WEIGHTS
 
-    model = freshkv.load(checkpoint, dtype=setting.dtype, prepacked=prepacked)
+    model = freshkv.load(checkpoint, dtype=setting.dtype, prepacked=WEIGHTS[weights])
     policy = METHODS[method].spec(setting)
 
     def run(prompt: Tensor, gate: Gate) -> Tensor:
@@ -114,7 +120,7 @@ def ours(path: Path | None, checkpoint: Path, method: str, setting: Setting, *, 
             gen_length=setting.response,
             block_length=setting.block,
             on_step=on_step,
-            reuse_projections=prepacked,
+            reuse_projections=weights != "plain",
         )
         gate.run_ends()
         return result.sequences
@@ -256,6 +262,7 @@ def _need_einops() -> None:
 
 ADAPTERS: dict[str, Adapter] = {
     "freshkv": ours,
+    "freshkv, prepacked": prepacked,
     "freshkv, plain": plain,
     "d2Cache": d2cache,
     "Fast-dLLM": fast_dllm,
@@ -265,6 +272,7 @@ ADAPTERS: dict[str, Adapter] = {
 #: what each repository implements, by our names
 IMPLEMENTS = {
     "freshkv": tuple(METHODS),
+    "freshkv, prepacked": tuple(METHODS),
     "freshkv, plain": tuple(METHODS),
     "d2Cache": tuple(METHODS),
     "Fast-dLLM": ("none", "prefix", "dual"),

@@ -14,7 +14,7 @@ from freshkv.core.canvas import rotary_positions
 from freshkv.core.division import division_of
 from freshkv.core.forward_result import ForwardResult
 from freshkv.core.graphs import Made, Record, RecordedPasses
-from freshkv.core.kept_attention import AttentionOfPass, KeptAttention
+from freshkv.core.kept_attention import AttentionOfPass, KeptAttention, own_attention
 from freshkv.core.network import Network
 from freshkv.core.pattern import AttentionPattern, PatternSight
 from freshkv.core.probing import Probing, not_measured
@@ -91,8 +91,12 @@ class Engine:
         self._pattern = None if pattern is None else PatternSight(pattern, positions)
         self._cosine, self._sine = cosine, sine  # [batch * seq, head_width]
         self._record, self._recorded = record, None if record is None else self._make_recorded(record)
-        paid = keep_paid or keep_rollout
-        self._attended = AttentionOfPass(queries=keep_queries, paid=paid, replayed=record is not None)
+        self._attended = AttentionOfPass(
+            queries=keep_queries,
+            paid=keep_paid or keep_rollout,
+            replayed=record is not None,
+            own=own_attention(network),
+        )
         self._recalled, self._keep_rollout = keep_queries or keep_paid, keep_rollout
         self._rolled_out: Tensor | None = None  # within a pass that was replayed
         self._projections = Projections(network, self.store, reuse=reuse_projections and record is None)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from attrs import frozen
 from torch import Tensor
 
 from freshkv.core.attention import attend, attend_openly, weighted_attention, weighted_scores
+from freshkv.core.network import Network
 from freshkv.core.rows import RowSet
 
 #: rows of a sequence, and attention probabilities of a layer, up to which they are computed in the open
@@ -15,6 +17,29 @@ MOST_OPEN_ROWS, MOST_OPEN = 256, 1 << 22
 
 #: bytes of queries from which on a copy is made rather than keep keys with them
 WORTH_A_COPY = 1 << 20
+
+
+class FewRowsAttention(Protocol):
+    """Attention of a network's own, for few rows. It equals ``attention.attend_openly`` but for rounding."""
+
+    def fits(self, queries: Tensor, keys: Tensor, rows: RowSet, visible: Tensor | None, *, paid: bool) -> bool:
+        """Whether it can attend to these, and is the faster way to do so. Arguments as in ``attend``."""
+        ...
+
+    def attend(
+        self, queries: Tensor, keys: Tensor, values: Tensor, rows: RowSet, visible: Tensor | None, *, paid: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """What ``rows`` gather, [rows, heads, head_width], and, if ``paid``, what they pay, float32 [rows, seq].
+
+        Arguments as in ``attention.attend``.
+        """
+        ...
+
+
+def own_attention(network: Network) -> FewRowsAttention | None:
+    """The ``few_rows_attention`` of ``network``, if it has any."""
+    own: FewRowsAttention | None = getattr(network, "few_rows_attention", None)
+    return own
 
 
 @frozen(eq=False)
@@ -54,11 +79,14 @@ class AttentionOfPass:
 
     On a CPU what few rows pay falls off on the way. Elsewhere, and for many rows, a fused kernel is faster or needs
     less memory; queries are kept instead, and attention is computed again if it is asked for. So it is where passes
-    are ``replayed``.
+    are ``replayed``. ``own`` is that of the network, for few rows.
     """
 
-    def __init__(self, *, queries: bool, paid: bool, replayed: bool = False) -> None:
+    def __init__(
+        self, *, queries: bool, paid: bool, replayed: bool = False, own: FewRowsAttention | None = None
+    ) -> None:
         self._wants_queries, self._wants_paid, self._replayed = queries, paid, replayed
+        self._own = own
         self.layers: list[KeptAttention] = []
 
     def start(self) -> None:
@@ -67,13 +95,17 @@ class AttentionOfPass:
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, rows: RowSet, visible: Tensor | None) -> Tensor:
         """What the rows of the next layer gather, [rows, heads, head_width]. Arguments as in ``attention.attend``."""
-        if self._wants_paid and not self._replayed and _can_be_open(queries, keys, rows):
+        may_fall_off = self._wants_paid and not self._replayed and _can_be_open(queries, keys, rows)
+        attended, paid = None, None
+        if self._own is not None and self._own.fits(queries, keys, rows, visible, paid=may_fall_off):
+            attended, paid = self._own.attend(queries, keys, values, rows, visible, paid=may_fall_off)
+        elif may_fall_off:
             attended, paid = attend_openly(queries, keys, values, rows, visible)
-            self.layers.append(KeptAttention(rows, queries if self._wants_queries else None, paid))
-            return attended
-        if self._wants_paid or self._wants_queries:
-            self.layers.append(KeptAttention(rows, _own(queries), None))
-        return attend(queries, keys, values, rows, visible)
+        if self._wants_queries or (self._wants_paid and paid is None):
+            self.layers.append(KeptAttention(rows, queries if paid is not None else _own(queries), paid))
+        elif self._wants_paid:
+            self.layers.append(KeptAttention(rows, None, paid))
+        return attend(queries, keys, values, rows, visible) if attended is None else attended
 
     def nothing(self, rows: RowSet) -> None:
         """The next layer has no ``rows``."""

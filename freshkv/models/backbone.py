@@ -17,9 +17,12 @@ from transformers.modeling_outputs import MaskedLMOutput
 
 from freshkv.core.division import Division
 from freshkv.core.errors import InputError
+from freshkv.core.kept_attention import FewRowsAttention
 from freshkv.core.network import NetworkSpec
 from freshkv.core.pattern import AttentionPattern
+from freshkv.models.compiled import CompiledAttention
 from freshkv.models.layers import Layer, Rotary, attention
+from freshkv.models.prepacked import CanBeCompiled
 from freshkv.models.tensor_parallel import division_among
 
 if TYPE_CHECKING:
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 SEQ = 1
 
 
-class LlamaLikeModel(PreTrainedModel):  # type: ignore[no-untyped-call]
+class LlamaLikeModel(PreTrainedModel, CanBeCompiled):  # type: ignore[no-untyped-call]
     """A masked diffusion language model of pre-norm layers with rotary embedding: a ``Network`` of freshkv.
 
     Weights are those of a Transformers model: ``from_pretrained``, ``save_pretrained``, ``state_dict`` and
@@ -76,6 +79,11 @@ class LlamaLikeModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     def division(self) -> Division:
         """How the heads are divided among processes; not at all, unless the weights were read with tensor parallel."""
         return division_among(self.tp_size, self._device_mesh)
+
+    @property
+    def few_rows_attention(self) -> FewRowsAttention | None:
+        """Attention compiled for this machine, if the model was prepacked so."""
+        return CompiledAttention() if self.compiled else None
 
     def embed_rows(self, tokens: Tensor) -> Tensor:
         """Token ids, long [rows], to hidden states [rows, width]."""

@@ -39,7 +39,7 @@ class Layer(Protocol):
         ...
 
 
-class RMSNorm(CanBeCompiled):
+class RMSNorm(nn.Module, CanBeCompiled):
     """Divide by the root mean square of the last axis, then scale; any shape [..., width], dtype kept."""
 
     def __init__(self, width: int, eps: float) -> None:

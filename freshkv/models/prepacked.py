@@ -142,7 +142,7 @@ class PrepackedLinear(nn.Module):
         return self
 
 
-class CanBeCompiled(nn.Module):
+class CanBeCompiled:
     """A module for which freshkv has code of its own, used once ``prepack`` has set ``compiled``."""
 
     compiled: bool = False

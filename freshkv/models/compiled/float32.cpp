@@ -3,23 +3,16 @@
 // A weight is laid out in panels of WIDE outputs: [panel][inner][WIDE]. While one panel is multiplied, the next one is
 // fetched into the second-level cache, evenly, so that bringing weights and multiplying overlap. Every element of a
 // product is summed in one order, whatever the number of rows: a row's product does not depend on its neighbours.
-#include <cstdint>
 #include <cstdlib>
 #include <omp.h>
 
+#include "numbers.h"
+
 namespace {
 
-#ifdef __AVX512F__
-constexpr int64_t LANES = 16, HIGHEST = 14;  // a tile's sums, two panels' lanes and an element fit 32 registers
-#else
-constexpr int64_t LANES = 8, HIGHEST = 6;  // 16 registers
-#endif
-constexpr int64_t WIDE = 2 * LANES;
 constexpr int64_t CACHE_LINE = 64;    // bytes
 constexpr int64_t MOST_ROWS = 256;    // rows that go through a panel together; with ...
 constexpr int64_t MOST_INNER = 512;  // ... these of the inner axis they stay in the second-level cache
-
-typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
 
 struct Ahead {           // what is fetched while a tile is computed
     const char *next;    // the first byte

@@ -1,53 +1,11 @@
 // What happens to each row between products: norm, rotary embedding, gate. float32 and bfloat16; everything is computed
 // in float32 and rounded once. A row's result does not depend on its neighbours.
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-
-#ifdef __AVX512F__
-#pragma GCC target("prefer-vector-width=512")
-#endif
+#include "numbers.h"
 
 namespace {
 
-constexpr int64_t LANES = 16;               // partial sums of a row, so that the compiler can use vectors
+constexpr int64_t SUMS = 16;                // partial ones of a row, so that the compiler can use vectors
 constexpr int64_t WORTH_THREADS = 1 << 14;  // elements below which threads cost more than they save
-
-typedef uint16_t BFloat16;
-
-inline float widen(float value) { return value; }
-inline float widen(BFloat16 value) {
-    uint32_t bits = (uint32_t)value << 16;
-    float wide;
-    memcpy(&wide, &bits, sizeof wide);
-    return wide;
-}
-
-inline void narrow(float value, float &to) { to = value; }
-inline void narrow(float value, BFloat16 &to) {  // to nearest, ties to even; what is no number stays none
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    uint32_t rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
-    to = (BFloat16)(value != value ? 0x7FC0 : rounded);
-}
-
-// e^x to about one unit in the last place from e^-87 to e^88; below, e^-87, and above, infinite
-inline float exponential(float exponent) {
-    float x = exponent < -87.0f ? -87.0f : exponent > 88.0f ? 88.0f : exponent;
-    float whole = std::nearbyint(x * 1.44269504f);
-    float rest = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;  // ln 2 in two parts
-    float series = 1.98756915e-4f;
-    series = series * rest + 1.39819995e-3f;
-    series = series * rest + 8.33345190e-3f;
-    series = series * rest + 4.16657962e-2f;
-    series = series * rest + 1.66666655e-1f;
-    series = series * rest + 5.00000012e-1f;
-    float fraction = series * rest * rest + rest + 1.0f;
-    int32_t bits = ((int32_t)whole + 127) << 23;
-    float power;
-    memcpy(&power, &bits, sizeof power);
-    return exponent > 88.0f ? INFINITY : fraction * power;
-}
 
 template <typename Element>
 void norm(const Element *rows, const Element *weight, float eps, Element *normed, int64_t count, int64_t width,
@@ -56,10 +14,10 @@ void norm(const Element *rows, const Element *weight, float eps, Element *normed
     for (int64_t row = 0; row < count; row++) {
         const Element *from = rows + row * width;
         Element *to = normed + row * width;
-        float partial[LANES] = {}, squares = 0;
-        int64_t whole = width / LANES * LANES;
-        for (int64_t start = 0; start < whole; start += LANES)
-            for (int64_t lane = 0; lane < LANES; lane++) {
+        float partial[SUMS] = {}, squares = 0;
+        int64_t whole = width / SUMS * SUMS;
+        for (int64_t start = 0; start < whole; start += SUMS)
+            for (int64_t lane = 0; lane < SUMS; lane++) {
                 float value = widen(from[start + lane]);
                 partial[lane] += value * value;
             }

@@ -1,0 +1,68 @@
+"""Attention of few rows, in one pass over the keys, with what each row pays falling off."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import cache
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from freshkv.core.rows import RowSet
+from freshkv.models.compiled.compiler import ADDRESS, INTEGER, compiled
+from freshkv.models.compiled.rowwise import NAMES
+
+#: rows of a sequence for which it is faster than torch's own. What they pay takes torch longer, but bfloat16 is
+#: multiplied by torch on a unit of the processor that this does not use
+WORTH_IT = {torch.float32: range(12, 1025), torch.bfloat16: range(0)}
+WORTH_IT_PAID = {torch.float32: range(1, 1025), torch.bfloat16: range(1, 129)}
+
+
+class CompiledAttention:
+    """A ``FewRowsAttention`` of freshkv's own, for float32 and bfloat16. It computes in float32 and rounds once."""
+
+    def fits(self, queries: Tensor, keys: Tensor, rows: RowSet, visible: Tensor | None, *, paid: bool) -> bool:
+        """See ``FewRowsAttention``."""
+        plain = visible is None or visible.ndim == 2
+        side_by_side = queries.stride(-1) == 1 and keys.stride(-1) == 1
+        return plain and side_by_side and rows.widest in (WORTH_IT_PAID if paid else WORTH_IT)[queries.dtype]
+
+    def attend(
+        self, queries: Tensor, keys: Tensor, values: Tensor, rows: RowSet, visible: Tensor | None, *, paid: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """See ``FewRowsAttention``. Raises MemoryError where there is none for the scores of a panel."""
+        kv_heads, batch, seq, width = keys.shape
+        attended = torch.empty_like(queries, memory_format=torch.contiguous_format)
+        shares = queries.new_empty(seq, rows.count, dtype=torch.float32) if paid else None
+        seen = None if visible is None else visible.contiguous()
+        strides = (queries.stride(1), queries.stride(0), *keys.stride()[:3], *values.stride()[:3])
+        failed = _function(queries.dtype)(
+            queries.data_ptr(),
+            keys.data_ptr(),
+            values.data_ptr(),
+            (INTEGER * 8)(*strides),
+            None if seen is None else seen.data_ptr(),
+            (INTEGER * batch)(*rows.counts),
+            batch,
+            queries.shape[1],
+            kv_heads,
+            seq,
+            width,
+            attended.data_ptr(),
+            None if shares is None else shares.data_ptr(),
+            torch.get_num_threads(),
+        )
+        if failed:
+            raise MemoryError(f"No memory for the attention of {rows.count} rows to {seq} keys.")
+        return attended, None if shares is None else shares.t()
+
+
+@cache
+def _function(dtype: torch.dtype) -> Callable[..., int]:
+    function = getattr(compiled("attention.cpp"), f"attend_{NAMES[dtype]}")
+    heads, integers, result = [ADDRESS] * 3, [ctypes.POINTER(INTEGER)], [ADDRESS] * 2
+    function.argtypes = [*heads, *integers, ADDRESS, *integers, *[INTEGER] * 5, *result, INTEGER]
+    function.restype = INTEGER
+    return cast("Callable[..., int]", function)

@@ -1,0 +1,58 @@
+// Numbers of float32 and bfloat16, and vectors of them.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#ifdef __AVX512F__
+#pragma GCC target("prefer-vector-width=512")
+#endif
+
+namespace {
+
+#ifdef __AVX512F__
+constexpr int64_t LANES = 16, HIGHEST = 14;  // a tile's sums, two vectors and an element fit 32 registers
+#else
+constexpr int64_t LANES = 8, HIGHEST = 6;  // 16 registers
+#endif
+constexpr int64_t WIDE = 2 * LANES;  // columns of a tile
+
+typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
+typedef uint16_t BFloat16;
+
+inline float widen(float value) { return value; }
+inline float widen(BFloat16 value) {
+    uint32_t bits = (uint32_t)value << 16;
+    float wide;
+    memcpy(&wide, &bits, sizeof wide);
+    return wide;
+}
+
+inline void narrow(float value, float &to) { to = value; }
+inline void narrow(float value, BFloat16 &to) {  // to nearest, ties to even; what is no number stays none
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    uint32_t rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
+    to = (BFloat16)(value != value ? 0x7FC0 : rounded);
+}
+
+// e^x to about one unit in the last place from e^-87 to e^88; below, 0, and above, infinite
+inline float exponential(float exponent) {
+    float x = exponent < -87.0f ? -87.0f : exponent > 88.0f ? 88.0f : exponent;
+    float whole = std::nearbyint(x * 1.44269504f);
+    float rest = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;  // ln 2 in two parts
+    float series = 1.98756915e-4f;
+    series = series * rest + 1.39819995e-3f;
+    series = series * rest + 8.33345190e-3f;
+    series = series * rest + 4.16657962e-2f;
+    series = series * rest + 1.66666655e-1f;
+    series = series * rest + 5.00000012e-1f;
+    float fraction = series * rest * rest + rest + 1.0f;
+    int32_t bits = ((int32_t)whole + 127) << 23;
+    float power;
+    memcpy(&power, &bits, sizeof power);
+    float result = exponent < -87.0f ? 0.0f : fraction * power;
+    return exponent > 88.0f ? INFINITY : exponent != exponent ? exponent : result;
+}
+
+}  // namespace

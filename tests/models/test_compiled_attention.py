@@ -1,0 +1,158 @@
+"""Compiled attention equals the open one, for every shape that it says it fits, and keeps rows and sequences apart."""
+
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import freshkv
+from freshkv.core.attention import attend, attend_openly
+from freshkv.core.engine import Engine
+from freshkv.core.kept_attention import AttentionOfPass
+from freshkv.core.rows import RowSet
+from freshkv.models.compiled import CompiledAttention
+from freshkv.models.compiled.attention import WORTH_IT, WORTH_IT_PAID
+from tests.models.layouts import needs_compiled
+
+NEAR = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
+
+
+def heads(dtype, rows, batch, seq, query_heads, kv_heads, width, seed=0):
+    """Queries that are part of something wider, as after a joint projection; keys and values as the store has them."""
+    generator = torch.Generator().manual_seed(seed)
+    queries = torch.randn(rows, query_heads + kv_heads, width, generator=generator)[:, :query_heads]
+    keys, values = (torch.randn(kv_heads, batch, seq + 3, width, generator=generator)[:, :, :seq] for _ in range(2))
+    return queries.to(dtype), keys.to(dtype), values.to(dtype)
+
+
+def some_rows(batch, seq, share, seed=0):
+    mask = torch.rand(batch, seq, generator=torch.Generator().manual_seed(seed)) < share
+    mask[0, 0] = True  # at least one
+    return RowSet.of(mask)
+
+
+@pytest.mark.parametrize("dtype", NEAR, ids=str)
+@example(batch=3, seq=70, share=0.1, group=2, kv_heads=3, width=6, hides=True, threads=2)
+@given(
+    batch=st.integers(1, 3),
+    seq=st.integers(1, 90),
+    share=st.sampled_from([0.02, 0.3, 1.0]),
+    group=st.integers(1, 3),
+    kv_heads=st.integers(1, 3),
+    width=st.sampled_from([2, 6, 16, 34]),
+    hides=st.booleans(),
+    threads=st.integers(1, 3),
+)
+def test_it_equals_the_open_attention(dtype, batch, seq, share, group, kv_heads, width, hides, threads):
+    needs_compiled()
+    rows = some_rows(batch, seq, share)
+    queries, keys, values = heads(dtype, rows.count, batch, seq, group * kv_heads, kv_heads, width)
+    visible = None
+    if hides:
+        visible = torch.rand(batch, seq, generator=torch.Generator().manual_seed(1)) < 0.6
+        visible[:, -1] = True
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        attended, paid = CompiledAttention().attend(queries, keys, values, rows, visible, paid=True)
+        alone, nothing = CompiledAttention().attend(queries, keys, values, rows, visible, paid=False)
+    finally:
+        torch.set_num_threads(before)
+    expected, shares = attend_openly(queries, keys, values, rows, visible)
+    torch.testing.assert_close(attended, expected, rtol=NEAR[dtype], atol=NEAR[dtype])
+    torch.testing.assert_close(paid, shares, rtol=1e-4, atol=2e-6)
+    assert nothing is None
+    assert torch.equal(alone, attended)
+    if visible is not None:  # exactly nothing, not only little
+        assert (paid[~visible.repeat_interleave(torch.tensor(rows.counts), dim=0)] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", NEAR, ids=str)
+def test_a_row_does_not_depend_on_its_neighbours_by_a_single_bit(dtype):
+    needs_compiled()
+    many, few = some_rows(2, 90, 1.0), some_rows(2, 90, 0.2)
+    queries, keys, values = heads(dtype, 180, 2, 90, 4, 2, 16)
+    attended, _ = CompiledAttention().attend(queries, keys, values, many, None, paid=False)
+    some, _ = CompiledAttention().attend(queries[few.flat], keys, values, few, None, paid=False)
+    assert torch.equal(some, attended[few.flat])
+
+
+@pytest.mark.parametrize("where", ["queries", "keys", "values"])
+def test_what_is_no_number_stays_in_its_row_or_sequence(where):
+    needs_compiled()
+    rows = some_rows(2, 40, 1.0)
+    queries, keys, values = heads(torch.float32, 80, 2, 40, 4, 2, 16)
+    expected, shares = CompiledAttention().attend(queries, keys, values, rows, None, paid=True)
+    if where == "queries":
+        queries[3, 1, 0] = torch.nan
+        touched = torch.arange(80) == 3
+    else:
+        {"keys": keys, "values": values}[where][1, 1, 5, 0] = torch.nan
+        touched = torch.arange(80) >= 40
+    attended, paid = CompiledAttention().attend(queries, keys, values, rows, None, paid=True)
+    assert torch.equal(attended[~touched], expected[~touched])
+    assert torch.equal(paid[~touched], shares[~touched])
+    assert attended[touched].isnan().flatten(1).any(dim=1).all()
+    assert bool(paid[touched].isnan().any()) == (where != "values")
+
+
+def test_very_large_scores_are_no_trouble():
+    needs_compiled()
+    rows = some_rows(1, 20, 1.0)
+    queries, keys, values = heads(torch.float32, 20, 1, 20, 2, 2, 16)
+    attended, paid = CompiledAttention().attend(300 * queries, 300 * keys, values, rows, None, paid=True)
+    expected, shares = attend_openly(300 * queries, 300 * keys, values, rows, None)
+    torch.testing.assert_close(attended, expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(paid, shares, rtol=1e-3, atol=1e-3)
+
+
+def test_it_leaves_to_torch_what_torch_does_better_or_it_cannot_do():
+    rows, dtypes = some_rows(1, 40, 1.0), (torch.float32, torch.bfloat16)
+    own = CompiledAttention()
+    for dtype in dtypes:
+        queries, keys, _ = heads(dtype, 40, 1, 40, 2, 2, 16)
+        for paid, worth in ((True, WORTH_IT_PAID), (False, WORTH_IT)):
+            assert own.fits(queries, keys, rows, None, paid=paid) == (40 in worth[dtype])
+            assert not own.fits(queries, keys, rows, torch.ones(1, 40, 40, dtype=torch.bool), paid=paid)
+            assert not own.fits(queries.mT, keys, rows, None, paid=paid)
+
+
+@pytest.mark.parametrize("paid", [False, True])
+@pytest.mark.parametrize("queries_too", [False, True])
+def test_a_pass_keeps_the_same_with_it_and_without(paid, queries_too):
+    needs_compiled()
+    rows = some_rows(2, 30, 0.7)
+    queries, keys, values = heads(torch.float32, rows.count, 2, 30, 4, 2, 16)
+    with_it, without = (AttentionOfPass(queries=queries_too, paid=paid, own=own) for own in (CompiledAttention(), None))
+    found, expected = (each.attend(queries, keys, values, rows, None) for each in (with_it, without))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found, attend(queries, keys, values, rows, None), rtol=1e-5, atol=1e-6)
+    assert len(with_it.layers) == len(without.layers)
+    for mine, theirs in zip(with_it.layers, without.layers, strict=True):
+        assert (mine.queries is None, mine.paid is None) == (theirs.queries is None, theirs.paid is None)
+        if paid:
+            weights = torch.rand(rows.count)
+            expected = theirs.received(weights, keys, None)
+            torch.testing.assert_close(mine.received(weights, keys, None), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_that_was_prepacked_so_has_it_and_others_have_not():
+    needs_compiled()
+    assert freshkv.load("tiny-llada").few_rows_attention is None
+    assert freshkv.load("tiny-llada", prepacked=True).few_rows_attention is None
+    assert isinstance(freshkv.load("tiny-llada", prepacked="compiled").few_rows_attention, CompiledAttention)
+
+
+def test_signals_of_a_whole_pass_are_those_of_a_plain_model():
+    """What keys receive and the rollout, with padding, on both paths of the engine."""
+    needs_compiled()
+    plain, packed = (freshkv.load("tiny-llada", prepacked=choice) for choice in (False, "compiled"))
+    valid = torch.tensor([[False] * 5 + [True] * 25, [True] * 30])
+    tokens = torch.randint(14, (2, 30), generator=torch.Generator().manual_seed(0))
+    engines = [Engine(network, valid, keep_paid=True, keep_rollout=True) for network in (plain, packed)]
+    for share in (1.0, 0.4):
+        rows = some_rows(2, 30, share)
+        results = [engine.narrow(tokens, rows).hidden[valid[rows.mask]] for engine in engines]
+        torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(*(engine.rollout() for engine in engines), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(*(engine.attention_received(valid) for engine in engines), rtol=1e-4, atol=1e-5)
