@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from freshkv.core.network import Network
+
 VOCABULARY = -1  #: the axis of token ids
 MOST_SHARES = 1 << 18  #: exponentials that exist at a time: 1 MiB, which a processor's caches hold
 STRETCH = 128  #: tokens among which the largest logit is looked for at a time
+
+#: of logits, float32 [n, vocabulary]: the largest ones [n], where they are first, long [n], and the sums of
+#: e^(logit - largest) [n]
+LogitSummary = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+
+
+def own_summary(network: Network) -> LogitSummary | None:
+    """The ``logit_summary`` of ``network``, if it has any."""
+    own: LogitSummary | None = getattr(network, "logit_summary", None)
+    return own
 
 
 class Distribution:
@@ -17,18 +30,24 @@ class Distribution:
 
     The mask token keeps its share of the probability, so that confidences are the model's own, but it is never
     proposed: its logit is -inf in ``logits``. Everything derived is computed when first asked for and kept; treat it as
-    read-only.
+    read-only. ``summary`` is that of the network, None: by torch.
     """
 
-    def __init__(self, logits: Tensor, mask_logit: Tensor, mask_token_id: int) -> None:
+    def __init__(
+        self, logits: Tensor, mask_logit: Tensor, mask_token_id: int, summary: LogitSummary | None = None
+    ) -> None:
         self.logits = logits  #: float32 [n, vocabulary]; -inf at the mask token and wherever a filter excludes a token
         self.mask_logit = mask_logit  #: float32 [n]; -inf where a filter excludes it
         self.mask_token_id = mask_token_id
+        self._summary = summary
 
     def take(self, index: Tensor) -> Distribution:
         """The distributions ``index``, long [k]."""
         return Distribution(
-            self.logits.index_select(0, index), self.mask_logit.index_select(0, index), self.mask_token_id
+            self.logits.index_select(0, index),
+            self.mask_logit.index_select(0, index),
+            self.mask_token_id,
+            self._summary,
         )
 
     @cached_property
@@ -36,10 +55,14 @@ class Distribution:
         """float32 [n]: log of the sum over all tokens, the mask token included."""
         largest = self._largest[0]
         largest = largest.masked_fill(largest.isinf(), 0.0)  # as torch.logsumexp does, whose maximum is at hand here
+        return torch.logaddexp(largest + self._sums(largest).log(), self.mask_logit)
+
+    def _sums(self, largest: Tensor) -> Tensor:
+        if self._summarised is not None:
+            return self._summarised[2]
         rows = max(MOST_SHARES // self.logits.shape[VOCABULARY], 1)
         parts = zip(torch.split(self.logits, rows), torch.split(largest, rows), strict=True)
-        sums = [(logits - most[:, None]).exp_().sum(dim=VOCABULARY) for logits, most in parts]
-        return torch.logaddexp(largest + torch.cat(sums).log(), self.mask_logit)
+        return torch.cat([(logits - most[:, None]).exp_().sum(dim=VOCABULARY) for logits, most in parts])
 
     @cached_property
     def probabilities(self) -> Tensor:
@@ -54,8 +77,14 @@ class Distribution:
         return self._largest[1]
 
     @cached_property
+    def _summarised(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        return None if self._summary is None else self._summary(self.logits)
+
+    @cached_property
     def _largest(self) -> tuple[Tensor, Tensor]:
         """The largest logit, float32 [n], and where it is first, long [n]."""
+        if self._summarised is not None:
+            return self._summarised[:2]
         stretches = self.logits.shape[VOCABULARY] // STRETCH
         if self.logits.device.type != "cpu" or stretches < STRETCH:
             values, places = self.logits.max(dim=VOCABULARY)

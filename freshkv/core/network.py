@@ -51,7 +51,8 @@ class Network(Protocol):
     ``dtype`` is that of hidden states and caches; ``device`` where the weights are. A network whose heads are divided
     among processes also has an attribute ``division`` (see ``freshkv.core.division``); ``heads`` and ``kv_heads`` below
     are then those of this process. One with attention of its own for few rows has it as ``few_rows_attention`` (see
-    ``freshkv.core.kept_attention``).
+    ``freshkv.core.kept_attention``), and one that sums up logits itself as ``logit_summary`` (see
+    ``freshkv.core.distribution``).
     """
 
     @property

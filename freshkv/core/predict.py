@@ -11,7 +11,7 @@ from torch import Tensor
 
 from freshkv.core.check import check_tensor
 from freshkv.core.decoder import Decoder, Prediction
-from freshkv.core.distribution import Distribution
+from freshkv.core.distribution import Distribution, own_summary
 from freshkv.core.divergence import DivergenceMemory
 from freshkv.core.errors import DecoderError, FreshkvError
 from freshkv.core.forward_result import ForwardResult
@@ -71,7 +71,7 @@ class Predictor:
     """Turns hidden states into predictions. Holds the random generators, one a sequence."""
 
     def __init__(self, network: Network, decoder: Decoder, sampling: Sampling, seeds: Sequence[int]) -> None:
-        self._network = network
+        self._network, self._summary = network, own_summary(network)
         self._spec = network.network_spec
         self._decoder = decoder
         self._sampling = sampling
@@ -90,7 +90,7 @@ class Predictor:
         broken = torch.zeros_like(positions).flatten()
         kept: list[tuple[Tensor, Distribution]] = []
         for places, logits in self._logits(result, wanted):
-            distribution = self._sampling.distribution(logits, self._spec.mask_token_id)
+            distribution = self._sampling.distribution(logits, self._spec.mask_token_id, self._summary)
             if places is wanted.inside or self._divergence is not None:
                 kept.append((places, distribution))
             best = self._choose(distribution, draws.flatten()[places])
@@ -153,7 +153,7 @@ class Predictor:
         shadow = result.shadow
         if shadow is not None:
             logits = self._network.logits(shadow.hidden).float()
-            distribution = self._sampling.distribution(logits, self._spec.mask_token_id)
+            distribution = self._sampling.distribution(logits, self._spec.mask_token_id, self._summary)
             shadow.rows.put(verified.view(-1), distribution.probability_of(shadow.rows.take(tokens.flatten())))
         return verified.masked_fill(tokens == self._spec.mask_token_id, NOT_VERIFIED)
 

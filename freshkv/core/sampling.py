@@ -6,7 +6,7 @@ import torch
 from attrs import field, frozen
 from torch import Tensor
 
-from freshkv.core.distribution import VOCABULARY, Distribution
+from freshkv.core.distribution import VOCABULARY, Distribution, LogitSummary
 from freshkv.core.errors import InputError
 
 
@@ -32,10 +32,11 @@ class Sampling:
         if self.top_p is not None and not 0.0 < self.top_p <= 1.0:
             raise InputError(f"top_p is {self.top_p}; expected a number in (0, 1], or None for all tokens.")
 
-    def distribution(self, logits: Tensor, mask_token_id: int) -> Distribution:
+    def distribution(self, logits: Tensor, mask_token_id: int, summary: LogitSummary | None = None) -> Distribution:
         """From a network's ``logits``, float32 [n, vocabulary], which are overwritten.
 
         The filters choose among proper tokens; the mask token keeps its share where its logit reaches theirs.
+        ``summary`` is the network's own, None: by torch.
         """
         if self.temperature > 0.0:
             logits = logits / self.temperature
@@ -45,7 +46,7 @@ class Sampling:
         if kept is not logits:
             smallest = kept.masked_fill(kept == float("-inf"), float("inf")).amin(dim=VOCABULARY)
             mask_logit = mask_logit.masked_fill(mask_logit < smallest, float("-inf"))
-        return Distribution(kept, mask_logit, mask_token_id)
+        return Distribution(kept, mask_logit, mask_token_id, summary)
 
     def _filter(self, logits: Tensor) -> Tensor:
         if self.top_k is not None and self.top_k < logits.shape[VOCABULARY]:

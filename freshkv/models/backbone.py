@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import MaskedLMOutput
 
+from freshkv.core.distribution import LogitSummary
 from freshkv.core.division import Division
 from freshkv.core.errors import InputError
 from freshkv.core.kept_attention import FewRowsAttention
 from freshkv.core.network import NetworkSpec
 from freshkv.core.pattern import AttentionPattern
-from freshkv.models.compiled import CompiledAttention
+from freshkv.models.compiled import CompiledAttention, summarise
 from freshkv.models.layers import Layer, Rotary, attention
 from freshkv.models.prepacked import CanBeCompiled
 from freshkv.models.tensor_parallel import division_among
@@ -84,6 +85,11 @@ class LlamaLikeModel(PreTrainedModel, CanBeCompiled):  # type: ignore[no-untyped
     def few_rows_attention(self) -> FewRowsAttention | None:
         """Attention compiled for this machine, if the model was prepacked so."""
         return CompiledAttention() if self.compiled else None
+
+    @property
+    def logit_summary(self) -> LogitSummary | None:
+        """Summing up logits, compiled for this machine, if the model was prepacked so."""
+        return summarise if self.compiled else None
 
     def embed_rows(self, tokens: Tensor) -> Tensor:
         """Token ids, long [rows], to hidden states [rows, width]."""
