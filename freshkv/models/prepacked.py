@@ -15,7 +15,7 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from freshkv.core.errors import InputError
-from freshkv.models.compiled import CompiledLayout
+from freshkv.models.compiled import CompiledLayout, compile_all
 
 #: rows that the layout is chosen for: about what a cached step refreshes. Any number can be multiplied
 ROWS = 32
@@ -186,6 +186,9 @@ def prepack(model: nn.Module, layout: Prepacked = True) -> None:
     bfloat16, no AMX), or if ``model`` is not on the CPU, in float32 or bfloat16, or holds quantised weights.
     """
     check_prepackable(model, layout)
+    if layout == "compiled":
+        for dtype in {parameter.dtype for parameter in model.parameters()}:
+            compile_all(dtype)
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     for module in list(model.modules()):
         if layout == "compiled" and isinstance(module, CanBeCompiled):
