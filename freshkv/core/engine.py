@@ -91,12 +91,8 @@ class Engine:
         self._pattern = None if pattern is None else PatternSight(pattern, positions)
         self._cosine, self._sine = cosine, sine  # [batch * seq, head_width]
         self._record, self._recorded = record, None if record is None else self._make_recorded(record)
-        self._attended = AttentionOfPass(
-            queries=keep_queries,
-            paid=keep_paid or keep_rollout,
-            replayed=record is not None,
-            own=own_attention(network),
-        )
+        own, paid = own_attention(network), keep_paid or keep_rollout
+        self._attended = AttentionOfPass(own, queries=keep_queries, paid=paid, replayed=record is not None)
         self._recalled, self._keep_rollout = keep_queries or keep_paid, keep_rollout
         self._rolled_out: Tensor | None = None  # within a pass that was replayed
         self._projections = Projections(network, self.store, reuse=reuse_projections and record is None)

@@ -83,7 +83,7 @@ class AttentionOfPass:
     """
 
     def __init__(
-        self, *, queries: bool, paid: bool, replayed: bool = False, own: FewRowsAttention | None = None
+        self, own: FewRowsAttention | None = None, *, queries: bool, paid: bool, replayed: bool = False
     ) -> None:
         self._wants_queries, self._wants_paid, self._replayed = queries, paid, replayed
         self._own = own

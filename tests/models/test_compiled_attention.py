@@ -39,7 +39,7 @@ def some_rows(batch, seq, share, seed=0):
     share=st.sampled_from([0.02, 0.3, 1.0]),
     group=st.integers(1, 3),
     kv_heads=st.integers(1, 3),
-    width=st.sampled_from([2, 6, 16, 34]),
+    width=st.sampled_from([2, 6, 34, 32, 64, 96]),
     hides=st.booleans(),
     threads=st.integers(1, 3),
 )
@@ -68,20 +68,22 @@ def test_it_equals_the_open_attention(dtype, batch, seq, share, group, kv_heads,
 
 
 @pytest.mark.parametrize("dtype", NEAR, ids=str)
-def test_a_row_does_not_depend_on_its_neighbours_by_a_single_bit(dtype):
+@pytest.mark.parametrize("width", [16, 64])
+def test_a_row_does_not_depend_on_its_neighbours_by_a_single_bit(dtype, width):
     needs_compiled()
     many, few = some_rows(2, 90, 1.0), some_rows(2, 90, 0.2)
-    queries, keys, values = heads(dtype, 180, 2, 90, 4, 2, 16)
+    queries, keys, values = heads(dtype, 180, 2, 90, 4, 2, width)
     attended, _ = CompiledAttention().attend(queries, keys, values, many, None, paid=False)
     some, _ = CompiledAttention().attend(queries[few.flat], keys, values, few, None, paid=False)
     assert torch.equal(some, attended[few.flat])
 
 
+@pytest.mark.parametrize("dtype", NEAR, ids=str)
 @pytest.mark.parametrize("where", ["queries", "keys", "values"])
-def test_what_is_no_number_stays_in_its_row_or_sequence(where):
+def test_what_is_no_number_stays_in_its_row_or_sequence(where, dtype):
     needs_compiled()
     rows = some_rows(2, 40, 1.0)
-    queries, keys, values = heads(torch.float32, 80, 2, 40, 4, 2, 16)
+    queries, keys, values = heads(dtype, 80, 2, 40, 4, 2, 32)
     expected, shares = CompiledAttention().attend(queries, keys, values, rows, None, paid=True)
     if where == "queries":
         queries[3, 1, 0] = torch.nan
@@ -96,25 +98,29 @@ def test_what_is_no_number_stays_in_its_row_or_sequence(where):
     assert bool(paid[touched].isnan().any()) == (where != "values")
 
 
-def test_very_large_scores_are_no_trouble():
+@pytest.mark.parametrize("dtype", NEAR, ids=str)
+def test_very_large_scores_are_no_trouble(dtype):
     needs_compiled()
     rows = some_rows(1, 20, 1.0)
-    queries, keys, values = heads(torch.float32, 20, 1, 20, 2, 2, 16)
-    attended, paid = CompiledAttention().attend(300 * queries, 300 * keys, values, rows, None, paid=True)
-    expected, shares = attend_openly(300 * queries, 300 * keys, values, rows, None)
-    torch.testing.assert_close(attended, expected, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(paid, shares, rtol=1e-3, atol=1e-3)
+    queries, keys, values = heads(dtype, 20, 1, 20, 2, 2, 32)
+    queries, keys = 300 * queries, 300 * keys
+    attended, paid = CompiledAttention().attend(queries, keys, values, rows, None, paid=True)
+    expected, shares = attend_openly(queries, keys, values, rows, None)
+    torch.testing.assert_close(attended, expected, rtol=NEAR[dtype], atol=1e-2)
+    torch.testing.assert_close(paid, shares, rtol=1e-3, atol=1e-2)
 
 
 def test_it_leaves_to_torch_what_torch_does_better_or_it_cannot_do():
     rows, dtypes = some_rows(1, 40, 1.0), (torch.float32, torch.bfloat16)
     own = CompiledAttention()
     for dtype in dtypes:
-        queries, keys, _ = heads(dtype, 40, 1, 40, 2, 2, 16)
+        queries, keys, _ = heads(dtype, 40, 1, 40, 2, 2, 64)
         for paid, worth in ((True, WORTH_IT_PAID), (False, WORTH_IT)):
             assert own.fits(queries, keys, rows, None, paid=paid) == (40 in worth[dtype])
             assert not own.fits(queries, keys, rows, torch.ones(1, 40, 40, dtype=torch.bool), paid=paid)
             assert not own.fits(queries.mT, keys, rows, None, paid=paid)
+            narrow = own.fits(queries[..., :16], keys[..., :16], rows, None, paid=paid)
+            assert narrow == (dtype == torch.float32)
 
 
 @pytest.mark.parametrize("paid", [False, True])
@@ -123,7 +129,7 @@ def test_a_pass_keeps_the_same_with_it_and_without(paid, queries_too):
     needs_compiled()
     rows = some_rows(2, 30, 0.7)
     queries, keys, values = heads(torch.float32, rows.count, 2, 30, 4, 2, 16)
-    with_it, without = (AttentionOfPass(queries=queries_too, paid=paid, own=own) for own in (CompiledAttention(), None))
+    with_it, without = (AttentionOfPass(own, queries=queries_too, paid=paid) for own in (CompiledAttention(), None))
     found, expected = (each.attend(queries, keys, values, rows, None) for each in (with_it, without))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(found, attend(queries, keys, values, rows, None), rtol=1e-5, atol=1e-6)

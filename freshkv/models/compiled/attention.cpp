@@ -8,13 +8,9 @@
 #include <omp.h>
 
 #include "numbers.h"
+#include "tiles.h"
 
 namespace {
-
-struct Ahead {         // what is fetched while a tile is computed
-    const char *next;  // the first byte
-    int64_t pace;      // bytes an inner element; a line that is asked for twice costs nothing
-};
 
 // sums[ROWS][WIDE] of elements[ROWS, inner] x columns[inner, WIDE], WIDE being VECTORS of lanes. Along the inner axis
 // elements lie side by side, or, ACROSS, `stride` apart, and those of the ROWS the other way round.
@@ -82,21 +78,177 @@ void multiply(const float *elements, int64_t stride, int64_t count, int64_t inne
     }
 }
 
-// A head's keys or values [seq, width] as float32, in `wide` if they are not that already, and how far rows are apart.
-struct Wide {
-    const float *rows;
-    int64_t stride;
-};
-Wide as_float(const float *head, int64_t stride, int64_t, int64_t, float *) { return {head, stride}; }
-Wide as_float(const BFloat16 *head, int64_t stride, int64_t seq, int64_t width, float *wide) {
-    for (int64_t row = 0; row < seq; row++)
-        for (int64_t k = 0; k < width; k++) wide[row * width + k] = widen(head[row * stride + k]);
-    return {wide, width};
-}
+// A head's keys and values, multiplied in float32: [seq, width], widened into `memory` if they are narrower.
+template <typename Element>
+struct PlainHead {
+    struct Scope {};
+    static constexpr bool TAKES_VALUES = sizeof(Element) < sizeof(float);  // they have been read once a head is taken
+    int64_t seq, width, keys_row = 0, values_row = 0;
+    float *memory;  // floats(seq, width)
+    const float *keys = nullptr, *values = nullptr;
 
-// e^(score - the row's largest) in place of scores [seq, WIDE]; `shares` becomes one over their sums
+    PlainHead(int64_t seq, int64_t width, float *memory) : seq(seq), width(width), memory(memory) {}
+    static int64_t floats(int64_t seq, int64_t width) { return (TAKES_VALUES ? 2 * seq * width : 0) + width * WIDE; }
+    float scale() const { return 1.0f; }  // that scores still need
+
+    void take(const float *all_keys, int64_t key_stride, const float *all_values, int64_t value_stride) {
+        keys = all_keys, values = all_values, keys_row = key_stride, values_row = value_stride;
+    }
+    void take(const BFloat16 *all_keys, int64_t key_stride, const BFloat16 *all_values, int64_t value_stride) {
+        float *wide_keys = memory + width * WIDE, *wide_values = wide_keys + seq * width;
+        for (int64_t key = 0; key < seq; key++)
+            for (int64_t k = 0; k < width; k++) wide_keys[key * width + k] = widen(all_keys[key * key_stride + k]);
+        for (int64_t key = 0; key < seq; key++)
+            for (int64_t k = 0; k < width; k++) wide_values[key * width + k] = widen(all_values[key * value_stride + k]);
+        take(wide_keys, width, wide_values, width);
+    }
+    // scores [key][VECTORS * LANES] of `filled` rows
+    template <int VECTORS>
+    void score(const Element *query, int64_t stride, int64_t filled, float *scores, Part next) {
+        float *columns = memory, scale = 1.0f / std::sqrt((float)width);
+        for (int64_t lane = 0; lane < VECTORS * LANES; lane++)
+            for (int64_t k = 0; k < width; k++)
+                columns[k * VECTORS * LANES + lane] = lane < filled ? widen(query[lane * stride + k]) * scale : 0.0f;
+        multiply<VECTORS, false>(keys, keys_row, seq, width, columns, scores, next);
+    }
+    // [width][VECTORS * LANES] sums of values, each times its power
+    template <int VECTORS>
+    void gather(const float *powers, float *gathered, Part next) {
+        multiply<VECTORS, true>(values, values_row, width, seq, powers, gathered, next);
+    }
+};
+
+#if TILES
+// The same for bfloat16 by tiles: sums are float32, powers are rounded to meet the values. `width` is a multiple of DEEP.
+struct TiledHead {
+    using Scope = UseTiles;
+    static constexpr bool TAKES_VALUES = true;  // keys are multiplied as they lie
+    int64_t seq, width, blocks, keys_row = 0;     // blocks of DEEP keys
+    uint16_t *queries, *last, *turned, *shares;
+    const uint16_t *keys = nullptr;
+
+    TiledHead(int64_t seq, int64_t width, float *memory) : seq(seq), width(width), blocks((seq + DEEP - 1) / DEEP) {
+        queries = (uint16_t *)memory;        // [part of width][half of the rows][pair][row][2]
+        last = queries + width * WIDE;       // [HIGH, width]: the keys of a tile that is not full
+        turned = last + width * HIGH;        // [block][part of width][HIGH of width][DEEP keys]
+        shares = turned + blocks * DEEP * width;  // [block][half of the rows][pair of keys][row][2]
+    }
+    static int64_t floats(int64_t seq, int64_t width) {
+        int64_t padded = (seq + DEEP - 1) / DEEP * DEEP;
+        return (width * WIDE + width * HIGH + padded * width + padded * WIDE) / 2;
+    }
+    float scale() const { return 1.0f / std::sqrt((float)width); }
+
+    void take(const uint16_t *all_keys, int64_t key_stride, const uint16_t *values, int64_t value_stride) {
+        keys = all_keys, keys_row = key_stride;
+        int64_t full = seq / HIGH * HIGH;
+        memset(last, 0, width * HIGH * sizeof(uint16_t));
+        for (int64_t key = full; key < seq; key++)
+            memcpy(last + (key - full) * width, keys + key * keys_row, width * sizeof(uint16_t));
+        __m512i places = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                                            _mm512_set1_epi32((int)value_stride));
+        for (int64_t key = 0; key < blocks * DEEP; key += HIGH)
+            for (int64_t k = 0; k < width; k += 2) {  // two elements of HIGH keys at a time, which become two rows
+                int64_t left = seq - key < 0 ? 0 : seq - key < HIGH ? seq - key : HIGH;
+                __m512i pairs = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), (__mmask16)((1 << left) - 1), places,
+                                                            values + key * value_stride + k, sizeof(uint16_t));
+                uint16_t *row = turned + ((key / DEEP) * (width / HIGH) + k / HIGH) * TILE + k % HIGH * DEEP + key % DEEP;
+                _mm256_storeu_si256((__m256i *)row, _mm512_cvtepi32_epi16(pairs));
+                _mm256_storeu_si256((__m256i *)(row + DEEP), _mm512_cvtepi32_epi16(_mm512_srli_epi32(pairs, 16)));
+            }
+    }
+
+    template <int VECTORS>
+    void score(const uint16_t *query, int64_t stride, int64_t filled, float *scores, Part next) {
+        memset(queries, 0, width * VECTORS * LANES * sizeof(uint16_t));
+        for (int64_t row = 0; row < filled; row++)
+            for (int64_t k = 0; k < width; k += 2)
+                memcpy(queries + (k / DEEP * VECTORS + row / LANES) * TILE + k % DEEP / 2 * DEEP + row % LANES * 2,
+                       query + row * stride + k, 2 * sizeof(uint16_t));
+        constexpr int64_t STRIDE = VECTORS * LANES * sizeof(float);
+        int64_t pace = (next.bytes / (blocks * (width / DEEP)) / LINE + 1) * LINE;
+        for (int64_t key = 0; key < blocks * DEEP; key += 2 * HIGH) {
+            const uint16_t *upper = keys + key * keys_row, *lower = upper + HIGH * keys_row;
+            int64_t upper_row = keys_row, lower_row = keys_row;
+            if (key + HIGH > seq) upper = last, upper_row = width;
+            if (key + 2 * HIGH > seq) lower = last, lower_row = width;
+            _tile_zero(0);
+            _tile_zero(1);
+            _tile_zero(2);
+            _tile_zero(3);
+            for (int64_t k = 0; k < width; k += DEEP, next.first += pace) {
+                for (int64_t line = 0; line < pace; line += LINE) __builtin_prefetch(next.first + line, 0, 2);
+                const uint16_t *columns = queries + k / DEEP * VECTORS * TILE;
+                _tile_loadd(4, upper + k, upper_row * sizeof(uint16_t));
+                _tile_loadd(5, lower + k, lower_row * sizeof(uint16_t));
+                _tile_loadd(6, columns, LINE);
+                _tile_dpbf16ps(0, 4, 6);
+                _tile_dpbf16ps(2, 5, 6);
+                if (VECTORS > 1) {
+                    _tile_loadd(7, columns + TILE, LINE);
+                    _tile_dpbf16ps(1, 4, 7);
+                    _tile_dpbf16ps(3, 5, 7);
+                }
+            }
+            float *to = scores + key * VECTORS * LANES, *below = to + HIGH * VECTORS * LANES;
+            _tile_stored(0, to, STRIDE);
+            _tile_stored(2, below, STRIDE);
+            if (VECTORS > 1) {
+                _tile_stored(1, to + LANES, STRIDE);
+                _tile_stored(3, below + LANES, STRIDE);
+            }
+        }
+    }
+
+    template <int VECTORS>
+    void gather(const float *powers, float *gathered, Part next) {
+        __m512i interleaved = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22,
+                                               6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+        for (int64_t key = 0; key < blocks * DEEP; key += 2)
+            for (int64_t half = 0; half < VECTORS; half++) {
+                const float *from = powers + key * VECTORS * LANES + half * LANES;
+                __m512 even = key < seq ? _mm512_loadu_ps(from) : _mm512_setzero_ps();
+                __m512 odd = key + 1 < seq ? _mm512_loadu_ps(from + VECTORS * LANES) : _mm512_setzero_ps();
+                __m512i both = _mm512_permutexvar_epi16(interleaved, (__m512i)_mm512_cvtne2ps_pbh(odd, even));
+                _mm512_storeu_si512(shares + (key / DEEP * VECTORS + half) * TILE + key % DEEP / 2 * DEEP, both);
+            }
+        constexpr int64_t STRIDE = VECTORS * LANES * sizeof(float);
+        int64_t pace = (next.bytes / (blocks * (width / DEEP)) / LINE + 1) * LINE;
+        for (int64_t k = 0; k < width; k += 2 * HIGH) {
+            _tile_zero(0);
+            _tile_zero(1);
+            _tile_zero(2);
+            _tile_zero(3);
+            for (int64_t block = 0; block < blocks; block++, next.first += pace) {
+                for (int64_t line = 0; line < pace; line += LINE) __builtin_prefetch(next.first + line, 0, 2);
+                const uint16_t *rows = turned + (block * (width / HIGH) + k / HIGH) * TILE;
+                const uint16_t *columns = shares + block * VECTORS * TILE;
+                _tile_loadd(4, rows, LINE);
+                _tile_loadd(5, rows + TILE, LINE);
+                _tile_loadd(6, columns, LINE);
+                _tile_dpbf16ps(0, 4, 6);
+                _tile_dpbf16ps(2, 5, 6);
+                if (VECTORS > 1) {
+                    _tile_loadd(7, columns + TILE, LINE);
+                    _tile_dpbf16ps(1, 4, 7);
+                    _tile_dpbf16ps(3, 5, 7);
+                }
+            }
+            float *to = gathered + k * VECTORS * LANES, *below = to + HIGH * VECTORS * LANES;
+            _tile_stored(0, to, STRIDE);
+            _tile_stored(2, below, STRIDE);
+            if (VECTORS > 1) {
+                _tile_stored(1, to + LANES, STRIDE);
+                _tile_stored(3, below + LANES, STRIDE);
+            }
+        }
+    }
+};
+#endif
+
+// e^(scale * (score - the row's largest)) in place of scores [seq, WIDE]; `shares` becomes one over their sums
 template <int VECTORS>
-void exponentials(float *scores, int64_t seq, const uint8_t *visible, float *shares) {
+void exponentials(float *scores, int64_t seq, float scale, const uint8_t *visible, float *shares) {
     constexpr int64_t WIDE = VECTORS * LANES;
     float largest[WIDE], sums[WIDE] = {};
     for (float &each : largest) each = -INFINITY;
@@ -108,7 +260,7 @@ void exponentials(float *scores, int64_t seq, const uint8_t *visible, float *sha
     }
     for (int64_t key = 0; key < seq; key++)
         for (int64_t lane = 0; lane < WIDE; lane++) {
-            float power = exponential(scores[key * WIDE + lane] - largest[lane]);
+            float power = exponential(scale * (scores[key * WIDE + lane] - largest[lane]));
             scores[key * WIDE + lane] = power;
             sums[lane] += power;
         }
@@ -120,7 +272,7 @@ struct Strides {
     int64_t head, batch, row;
 };
 
-template <typename Element>
+template <typename Element, typename Head>
 struct Attention {
     const Element *queries, *keys, *values;
     Strides of_queries, of_keys, of_values;  // queries are packed: no stride of the batch
@@ -136,8 +288,12 @@ struct Attention {
         return sum;
     }
     int64_t rows() const { return rows_before(batch); }
-    // floats that a thread needs: one panel's and one head's; what it has summed of `paid`, except for the first thread
-    int64_t floats() const { return (seq + 2 * width) * WIDE + 2 * seq * width + (paid == nullptr ? 0 : rows() * seq); }
+    int64_t padded() const { return (seq + 31) / 32 * 32; }  // scores are written in tiles
+    // floats that a thread needs: one panel's; one head's; what it has summed of `paid`, except for the first thread
+    int64_t floats() const {
+        int64_t own = (padded() + width) * WIDE + Head::floats(seq, width);
+        return (own + 15) / 16 * 16 + (paid == nullptr ? 0 : (rows() * seq + 15) / 16 * 16);  // whole cache lines
+    }
 
     const Element *keys_of(int64_t task) const { return head_of(keys, of_keys, task); }
     const Element *values_of(int64_t task) const { return head_of(values, of_values, task); }
@@ -151,18 +307,15 @@ struct Attention {
         return {(const char *)head + panel * bytes, bytes};
     }
 
-    // `filled` rows of a head, at most WIDE, with room for `columns` [2 * width][WIDE] and `scores` [key][WIDE]
+    // `filled` rows of a head, at most VECTORS * LANES; `scores` has room for [key][WIDE] and [width][WIDE]
     template <int VECTORS>
-    void attend_panel(Wide head_keys, Wide head_values, const uint8_t *seen, const Element *query, int64_t filled,
-                      float *columns, float *scores, Element *to, float *sums, Part first, Part second) const {
+    void attend_panel(Head &kept, const uint8_t *seen, const Element *query, int64_t filled, float *scores, Element *to,
+                      float *sums, Part first, Part second) const {
         constexpr int64_t WIDE = VECTORS * LANES;
-        float scale = 1.0f / std::sqrt((float)width), shares[WIDE], *gathered = columns + width * WIDE;
-        for (int64_t lane = 0; lane < WIDE; lane++)
-            for (int64_t k = 0; k < width; k++)
-                columns[k * WIDE + lane] = lane < filled ? widen(query[lane * of_queries.row + k]) * scale : 0.0f;
-        multiply<VECTORS, false>(head_keys.rows, head_keys.stride, seq, width, columns, scores, first);
-        exponentials<VECTORS>(scores, seq, seen, shares);
-        multiply<VECTORS, true>(head_values.rows, head_values.stride, width, seq, scores, gathered, second);
+        float shares[WIDE], *gathered = scores + padded() * WIDE;
+        kept.template score<VECTORS>(query, of_queries.row, filled, scores, first);
+        exponentials<VECTORS>(scores, seq, kept.scale(), seen, shares);
+        kept.template gather<VECTORS>(scores, gathered, second);
         for (int64_t lane = 0; lane < filled; lane++)
             for (int64_t k = 0; k < width; k++)
                 narrow(gathered[k * WIDE + lane] * shares[lane], to[lane * heads * width + k]);
@@ -177,64 +330,80 @@ struct Attention {
     // one head of one sequence, while the heads of `next` are fetched
     void attend_head(int64_t task, int64_t next, float *memory, float *sums) const {
         int64_t sequence = task / heads, head = task % heads, count = counts[sequence];
-        float *scores = memory, *columns = scores + seq * WIDE, *wide = columns + 2 * width * WIDE;
-        Wide head_keys = as_float(keys_of(task), of_keys.row, seq, width, wide);
-        Wide head_values = as_float(values_of(task), of_values.row, seq, width, wide + seq * width);
-        bool read = head_values.rows == wide + seq * width;  // the values have been read; else their turn comes
+        Head kept(seq, width, memory + (padded() + width) * WIDE);
+        kept.take(keys_of(task), of_keys.row, values_of(task), of_values.row);
         const uint8_t *seen = visible == nullptr ? nullptr : visible + sequence * seq;
         int64_t panels = (count + WIDE - 1) / WIDE;
         for (int64_t panel = 0; panel < panels; panel++) {
             int64_t start = panel * WIDE, row = rows_before(sequence) + start;
-            Part next_values = part_of(values_of(read ? next : task), of_values, panel, panels);
             int64_t filled = count - start < WIDE ? count - start : WIDE;
+            Part next_values = part_of(values_of(Head::TAKES_VALUES ? next : task), of_values, panel, panels);
+            Part next_keys = part_of(keys_of(next), of_keys, panel, panels);
             auto attend = filled > LANES ? &Attention::attend_panel<2> : &Attention::attend_panel<1>;
-            (this->*attend)(head_keys, head_values, seen, queries + row * of_queries.row + head * of_queries.head,
-                            filled, columns, scores, attended + (row * heads + head) * width,
-                            sums == nullptr ? nullptr : sums + row, next_values,
-                            part_of(keys_of(next), of_keys, panel, panels));
+            (this->*attend)(kept, seen, queries + row * of_queries.row + head * of_queries.head, filled, memory,
+                            attended + (row * heads + head) * width, sums == nullptr ? nullptr : sums + row, next_values,
+                            next_keys);
         }
     }
 
     int64_t run(int64_t threads) const {
         float *memory = (float *)aligned_alloc(64, (threads * floats() * sizeof(float) / 64 + 1) * 64);
         if (memory == nullptr) return -1;
-        int64_t paying = paid == nullptr ? 0 : rows() * seq;
+        int64_t paying = paid == nullptr ? 0 : rows() * seq, room = (paying + 15) / 16 * 16;
 #pragma omp parallel num_threads(threads)
         {
             int64_t all = omp_get_num_threads(), mine = omp_get_thread_num(), tasks = batch * heads;
             float *own = memory + mine * floats(), *sums = paid;
-            if (paid != nullptr && mine > 0) sums = own + floats() - paying;
+            if (paid != nullptr && mine > 0) sums = own + floats() - room;
             if (paid != nullptr) memset(sums, 0, paying * sizeof(float));
             int64_t end = tasks * (mine + 1) / all;
-            for (int64_t task = tasks * mine / all; task < end; task++)
-                attend_head(task, task + 1 < end ? task + 1 : task, own, sums);
+            {
+                [[maybe_unused]] typename Head::Scope scope;
+                for (int64_t task = tasks * mine / all; task < end; task++)
+                    attend_head(task, task + 1 < end ? task + 1 : task, own, sums);
+            }
 #pragma omp barrier
 #pragma omp for
             for (int64_t place = 0; place < paying; place++)
                 for (int64_t thread = 1; thread < all; thread++)
-                    paid[place] += memory[(thread + 1) * floats() - paying + place];
+                    paid[place] += memory[(thread + 1) * floats() - room + place];
         }
         free(memory);
         return 0;
     }
 };
 
+bool tiles_granted = false;
+
 }  // namespace
 
 // -1 where there is no memory, else 0. `strides` are those of queries (head, row), keys and values (head, batch, row).
-#define EXPORT(NAME, ELEMENT)                                                                                          \
-    int64_t attend_##NAME(const ELEMENT *queries, const ELEMENT *keys, const ELEMENT *values, const int64_t *strides,  \
-                          const uint8_t *visible, const int64_t *counts, int64_t batch, int64_t heads,                 \
-                          int64_t kv_heads, int64_t seq, int64_t width, ELEMENT *attended, float *paid,                \
-                          int64_t threads) {                                                                           \
-        Strides of_queries{strides[0], 0, strides[1]}, of_keys{strides[2], strides[3], strides[4]},                    \
-            of_values{strides[5], strides[6], strides[7]};                                                             \
-        return Attention<ELEMENT>{queries, keys,  values,   of_queries, of_keys, of_values, visible, counts,           \
-                                  batch,   heads, kv_heads, seq,        width,   attended,  paid}                      \
-            .run(threads);                                                                                             \
+#define ARGUMENTS(ELEMENT)                                                                                            \
+    const ELEMENT *queries, const ELEMENT *keys, const ELEMENT *values, const int64_t *strides,                       \
+        const uint8_t *visible, const int64_t *counts, int64_t batch, int64_t heads, int64_t kv_heads, int64_t seq,   \
+        int64_t width, ELEMENT *attended, float *paid, int64_t threads
+#define ATTENTION(ELEMENT, HEAD)                                                                                      \
+    Attention<ELEMENT, HEAD> {                                                                                        \
+        queries, keys, values, Strides{strides[0], 0, strides[1]}, Strides{strides[2], strides[3], strides[4]},       \
+            Strides{strides[5], strides[6], strides[7]}, visible, counts, batch, heads, kv_heads, seq, width,         \
+            attended, paid                                                                                            \
     }
 
 extern "C" {
-EXPORT(float32, float)
-EXPORT(bfloat16, BFloat16)
+
+// Once a process, before the others.
+void prepare() {
+#if TILES
+    tiles_granted = ask_for_tiles() == 0;
+#endif
+}
+
+int64_t attend_float32(ARGUMENTS(float)) { return ATTENTION(float, PlainHead<float>).run(threads); }
+
+int64_t attend_bfloat16(ARGUMENTS(BFloat16)) {
+#if TILES
+    if (tiles_granted && width % DEEP == 0) return ATTENTION(BFloat16, TiledHead).run(threads);
+#endif
+    return ATTENTION(BFloat16, PlainHead<BFloat16>).run(threads);
+}
 }

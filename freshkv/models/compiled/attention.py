@@ -14,20 +14,28 @@ from freshkv.core.rows import RowSet
 from freshkv.models.compiled.compiler import ADDRESS, INTEGER, compiled
 from freshkv.models.compiled.rowwise import NAMES
 
-#: rows of a sequence for which it is faster than torch's own. What they pay takes torch longer, but bfloat16 is
-#: multiplied by torch on a unit of the processor that this does not use
-WORTH_IT = {torch.float32: range(12, 1025), torch.bfloat16: range(0)}
-WORTH_IT_PAID = {torch.float32: range(1, 1025), torch.bfloat16: range(1, 129)}
+#: rows of a sequence for which it is faster than torch's own, where nobody asks what they pay, and where somebody does
+WORTH_IT = {torch.float32: range(12, 1025), torch.bfloat16: range(1, 161)}
+WORTH_IT_PAID = {torch.float32: range(1, 1025), torch.bfloat16: range(1, 1025)}
+
+#: bfloat16 heads of whole tiles are multiplied by the processor's unit for them
+TILE_WIDTH = 32
 
 
 class CompiledAttention:
-    """A ``FewRowsAttention`` of freshkv's own, for float32 and bfloat16. It computes in float32 and rounds once."""
+    """A ``FewRowsAttention`` of freshkv's own, for float32 and bfloat16. Sums, softmax and what rows pay are float32.
+
+    It is as exact as a fused kernel: probabilities of bfloat16 are rounded to meet the values.
+    """
 
     def fits(self, queries: Tensor, keys: Tensor, rows: RowSet, visible: Tensor | None, *, paid: bool) -> bool:
         """See ``FewRowsAttention``."""
         plain = visible is None or visible.ndim == 2
         side_by_side = queries.stride(-1) == 1 and keys.stride(-1) == 1
-        return plain and side_by_side and rows.widest in (WORTH_IT_PAID if paid else WORTH_IT)[queries.dtype]
+        slow = queries.dtype == torch.bfloat16 and queries.shape[-1] % TILE_WIDTH > 0
+        return (
+            plain and side_by_side and not slow and rows.widest in (WORTH_IT_PAID if paid else WORTH_IT)[queries.dtype]
+        )
 
     def attend(
         self, queries: Tensor, keys: Tensor, values: Tensor, rows: RowSet, visible: Tensor | None, *, paid: bool
@@ -61,7 +69,10 @@ class CompiledAttention:
 
 @cache
 def _function(dtype: torch.dtype) -> Callable[..., int]:
-    function = getattr(compiled("attention.cpp"), f"attend_{NAMES[dtype]}")
+    library = compiled("attention.cpp")
+    library.prepare.restype = None
+    library.prepare()
+    function = getattr(library, f"attend_{NAMES[dtype]}")
     heads, integers, result = [ADDRESS] * 3, [ctypes.POINTER(INTEGER)], [ADDRESS] * 2
     function.argtypes = [*heads, *integers, ADDRESS, *integers, *[INTEGER] * 5, *result, INTEGER]
     function.restype = INTEGER

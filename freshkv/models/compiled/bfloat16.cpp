@@ -8,28 +8,18 @@
 #include <cstdlib>
 #include <cstring>
 
-#if defined(__linux__) && defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BF16__)
-#include <immintrin.h>
+#include "tiles.h"
+
+#if TILES
 #include <omp.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 namespace {
 
-constexpr int64_t HIGH = 16;                     // rows of a tile
-constexpr int64_t DEEP = 32;                     // inner elements of a tile: a cache line
 constexpr int64_t HALF = 16, WIDE = 2 * HALF;    // outputs of a tile, of a panel
 constexpr int64_t CACHE_LINE = 64;               // bytes
-constexpr int64_t TILE = HIGH * DEEP;            // elements of a tile of rows; a tile of weights has as many
 constexpr int64_t MOST_ROWS = 256;               // rows that go through a panel together
 constexpr int64_t MOST_STEPS = 8;                // tiles along the inner axis whose weights stay in the first-level cache
 constexpr int64_t FETCHES = 4;                   // places in a step where lines are asked for
-
-struct alignas(CACHE_LINE) TileShapes {
-    uint8_t palette = 1, start = 0, reserved[14] = {};
-    uint16_t bytes[16] = {CACHE_LINE, CACHE_LINE, CACHE_LINE, CACHE_LINE, CACHE_LINE, CACHE_LINE, CACHE_LINE, CACHE_LINE};
-    uint8_t rows[16] = {HIGH, HIGH, HIGH, HIGH, HIGH, HIGH, HIGH, HIGH};
-};
 
 struct Ahead {                 // what is fetched while tiles are multiplied
     const char *next, *end;
@@ -129,10 +119,7 @@ void round_rows(const float *sums, int64_t count, const float *bias, uint16_t *p
 extern "C" {
 
 // 0 if this library can be used here: the operating system has to grant the tile unit.
-int64_t prepare() {
-    constexpr long REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
-    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA);
-}
+int64_t prepare() { return ask_for_tiles(); }
 
 // Outputs of a panel.
 int64_t panel_width() { return WIDE; }
@@ -145,8 +132,7 @@ int64_t multiply(const uint16_t *rows, int64_t row_stride, const uint16_t *weigh
     if (laid == nullptr) return -1;
 #pragma omp parallel num_threads(threads)
     {
-        TileShapes shapes;
-        _tile_loadconfig(&shapes);
+        UseTiles tiles_in_use;
         alignas(CACHE_LINE) float sums[MOST_ROWS * WIDE];
         int64_t all = omp_get_num_threads(), mine = omp_get_thread_num(), panels = outputs / WIDE;
         int64_t begin = panels * mine / all, end = panels * (mine + 1) / all;
@@ -160,7 +146,6 @@ int64_t multiply(const uint16_t *rows, int64_t row_stride, const uint16_t *weigh
                            products + start * outputs + panel * WIDE, outputs);
             }
         }
-        _tile_release();
     }
     free(laid);
     return 0;

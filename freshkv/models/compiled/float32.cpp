@@ -14,11 +14,6 @@ constexpr int64_t CACHE_LINE = 64;    // bytes
 constexpr int64_t MOST_ROWS = 256;    // rows that go through a panel together; with ...
 constexpr int64_t MOST_INNER = 512;  // ... these of the inner axis they stay in the second-level cache
 
-struct Ahead {           // what is fetched while a tile is computed
-    const char *next;    // the first byte
-    int64_t pace;        // bytes an inner element; a line that is asked for twice costs nothing
-};
-
 // ROWS rows, laid out [inner][ROWS], times a panel. FETCHES: lines asked for an inner element.
 template <int ROWS, int FETCHES>
 void multiply_tile(const float *rows, int64_t inner, const float *weight, float *products, int64_t stride, bool add,

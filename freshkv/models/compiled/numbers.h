@@ -1,4 +1,4 @@
-// Numbers of float32 and bfloat16, and vectors of them.
+// What the other files share: numbers of float32 and bfloat16, vectors of them, and what is fetched ahead.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -19,6 +19,11 @@ constexpr int64_t WIDE = 2 * LANES;  // columns of a tile
 
 typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
 typedef uint16_t BFloat16;
+
+struct Ahead {         // what is fetched while a tile is computed
+    const char *next;  // the first byte
+    int64_t pace;      // bytes an inner element; a line that is asked for twice costs nothing
+};
 
 inline float widen(float value) { return value; }
 inline float widen(BFloat16 value) {
