@@ -49,7 +49,8 @@ class RMSNorm(nn.Module, CanBeCompiled):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Norm of ``hidden`` [..., width]."""
-        if self.compiled and hidden.dtype == self.weight.dtype:
+        trained = torch.is_grad_enabled() and (hidden.requires_grad or self.weight.requires_grad)
+        if self.compiled and hidden.dtype == self.weight.dtype and not trained:
             return rowwise_for(hidden.dtype).norm(hidden, self.weight, self.eps)
         if hidden.device.type != "cpu":
             # the fused kernel accumulates in float32 for half precision and rounds after the scale, not before it

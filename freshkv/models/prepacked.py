@@ -204,7 +204,7 @@ def prepack(model: nn.Module, layout: Prepacked = True) -> None:
 
 def check_prepackable(model: nn.Module, layout: Prepacked = True) -> None:
     """Raise InputError unless ``prepack`` can be used on ``model``."""
-    if layout not in (True, "compiled"):
+    if layout is not True and layout != "compiled":
         raise InputError(f"prepacked={layout!r} is unknown. It is False, True or 'compiled'.")
     if layout is True and not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         raise InputError("prepacked=True needs oneDNN, and this build of torch has none. Leave it out.")
@@ -212,11 +212,11 @@ def check_prepackable(model: nn.Module, layout: Prepacked = True) -> None:
     unfit = sorted(f"{_name(dtype)} on {device}" for device, dtype in kinds if device != "cpu" or dtype not in DTYPES)
     if unfit:
         raise InputError(
-            f"prepacked=True is for float32 and bfloat16 on the CPU; this model's weights are {', '.join(unfit)}. "
-            "Leave it out, or load with device='cpu' and dtype='bfloat16'."
+            f"prepacked={layout!r} is for float32 and bfloat16 on the CPU; this model's weights are "
+            f"{', '.join(unfit)}. Leave it out, or load with device='cpu' and dtype='bfloat16'."
         )
     if getattr(model, "is_quantized", False):
-        raise InputError("prepacked=True and quantised weights exclude each other. Leave one of them out.")
+        raise InputError(f"prepacked={layout!r} and quantised weights exclude each other. Leave one of them out.")
 
 
 def _groups(module: nn.Module) -> Iterator[tuple[str, ...]]:

@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that everybody knows
+from attrs import evolve
 from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
@@ -17,8 +18,8 @@ from freshkv.models.compiled import CompiledLayout, compiler, rowwise_for
 from freshkv.models.compiled.kernel import kernel_for
 from freshkv.models.layers import RMSNorm, Rotary, rotate
 from freshkv.models.prepacked import prepack
-from tests.models.families import make
-from tests.models.layouts import needs_compiled
+from tests.models.families import VARIANTS, make
+from tests.models.layouts import LAYOUTS, needs_compiled
 
 DTYPES = (torch.float32, torch.bfloat16)
 
@@ -138,6 +139,53 @@ def test_rows_of_another_shape_or_dtype_are_refused():
             layout.multiply(rows)
 
 
+def test_whoever_needs_a_gradient_is_told_that_there_is_none():
+    needs_compiled()
+    network = make("qwen3")
+    network.requires_grad_(False)
+    prepack(network, "compiled")
+    hidden = torch.randn(5, network.network_spec.width, dtype=network.dtype, requires_grad=True)
+    with pytest.raises(InputError, match=r"has no gradient. Use torch.no_grad\(\), or load without"):
+        network.feed_forward(0, hidden)
+    with torch.no_grad():
+        network.feed_forward(0, hidden)
+    norm = network.final_norm  # one by itself is torch's own where a gradient is needed
+    norm(hidden).sum().backward()
+    assert hidden.grad is not None
+
+
+@pytest.mark.parametrize("variant", sorted(VARIANTS))
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_plain_forward_pass_is_right_for_every_family(variant, layout):
+    needs_compiled(layout)
+    network = make(variant)
+    packed = copy.deepcopy(network)
+    prepack(packed, layout)
+    tokens = torch.randint(50, (2, 9), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected, found = network(tokens).logits, packed(tokens).logits
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
+
+
+def test_a_weight_from_a_processor_of_another_kind_is_refused(monkeypatch):
+    """As after it was sent: there the panels are half as wide."""
+    needs_compiled()
+    layout = CompiledLayout.of(torch.ones(64, 8), None)
+    other = evolve(kernel_for(torch.float32), panel_width=kernel_for(torch.float32).panel_width // 2)
+    monkeypatch.setattr("freshkv.models.compiled.layout.kernel_for", lambda dtype: other)
+    with pytest.raises(InputError, match=r"laid out \d+ outputs wide on another processor; this one needs \d+"):
+        layout.multiply(torch.ones(3, 8))
+
+
+def test_a_norm_and_tables_of_another_width_are_refused():
+    needs_compiled()
+    rowwise = rowwise_for(torch.float32)
+    with pytest.raises(InputError, match=r"A norm's weight is torch.float32 \[4\]; expected torch.float32 \[6\]"):
+        rowwise.norm(torch.ones(2, 6), torch.ones(4), 1e-5)
+    with pytest.raises(InputError, match=r"A rotary table is torch.float32 \[2, 4\]; expected torch.float32 \[2, 6\]"):
+        rowwise.rotate(torch.ones(2, 3, 6), torch.ones(2, 4), torch.ones(2, 4))
+
+
 @pytest.fixture
 def forgetful():
     """Compile anew, now and afterwards."""
@@ -178,7 +226,7 @@ def test_a_processor_without_the_tile_unit_is_refused(monkeypatch, forgetful):
     if shutil.which("g++") is None:
         pytest.skip("needs g++")
     monkeypatch.setattr(compiler, "COMPILE", tuple(flag for flag in compiler.COMPILE if flag != "-march=native"))
-    with pytest.raises(InputError, match=r"for bfloat16 an x86 processor with AMX, on Linux; this processor, or"):
+    with pytest.raises(InputError, match=r"for bfloat16 an x86 processor with AMX, on Linux; this processor, its"):
         freshkv.load("tiny-llada", prepacked="compiled", dtype="bfloat16")
     # float32 needs none
     linear = nn.Linear(40, 50, bias=False)

@@ -1,5 +1,8 @@
 """Compiled attention equals the open one, for every shape that it says it fits, and keeps rows and sequences apart."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import example, given
@@ -8,10 +11,12 @@ from hypothesis import strategies as st
 import freshkv
 from freshkv.core.attention import attend, attend_openly
 from freshkv.core.engine import Engine
+from freshkv.core.errors import InputError
 from freshkv.core.kept_attention import AttentionOfPass
 from freshkv.core.rows import RowSet
 from freshkv.models.compiled import CompiledAttention
 from freshkv.models.compiled.attention import WORTH_IT, WORTH_IT_PAID
+from freshkv.models.compiled.kernel import kernel_for
 from tests.models.layouts import needs_compiled
 
 NEAR = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
@@ -140,6 +145,65 @@ def test_a_pass_keeps_the_same_with_it_and_without(paid, queries_too):
             weights = torch.rand(rows.count)
             expected = theirs.received(weights, keys, None)
             torch.testing.assert_close(mine.received(weights, keys, None), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_no_keys_at_all_are_left_to_torch():
+    rows = some_rows(1, 3, 1.0)
+    queries, keys, _ = heads(torch.float32, 3, 1, 0, 2, 2, 8)
+    assert not CompiledAttention().fits(queries, keys, rows, None, paid=True)
+
+
+def test_nothing_is_read_behind_the_end_of_a_tensor():
+    """Keys, values, queries and rows end where memory ends: whoever reads on is killed."""
+    needs_compiled()
+    dtypes = [name for name in ("float32", "bfloat16") if _usable(name)]
+    done = subprocess.run(
+        [sys.executable, "-c", AT_THE_EDGE, *dtypes], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, (done.returncode, done.stderr[-500:])
+    assert done.stdout.split() == ["all", "right"]
+
+
+def _usable(dtype):
+    try:
+        kernel_for(getattr(torch, dtype))
+    except InputError:
+        return False
+    return True
+
+
+AT_THE_EDGE = """
+import ctypes, mmap, sys
+import torch
+from freshkv.core.rows import RowSet
+from freshkv.models.compiled import CompiledAttention, CompiledLayout
+
+held = []
+
+def at_the_edge(tensor):
+    size = tensor.nbytes
+    pages = -(-size // mmap.PAGESIZE) + 1
+    memory = mmap.mmap(-1, pages * mmap.PAGESIZE)
+    held.append(memory)
+    whole = torch.frombuffer(memory, dtype=torch.uint8)
+    end = (pages - 1) * mmap.PAGESIZE
+    forbidden = ctypes.c_void_p(whole.data_ptr() + end)
+    assert ctypes.CDLL(None).mprotect(forbidden, ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
+    placed = whole[end - size : end].view(tensor.dtype).view(tensor.shape)
+    placed.copy_(tensor)
+    return placed
+
+for dtype in (getattr(torch, name) for name in sys.argv[1:]):
+    for seq in (1, 15, 16, 17, 33, 70):
+        for width in (6, 32):
+            rows = RowSet.of(torch.ones(1, seq, dtype=torch.bool))
+            q, k, v = (at_the_edge(torch.randn(shape).to(dtype)) for shape in
+                       ((seq, 2, width), (2, 1, seq, width), (2, 1, seq, width)))
+            CompiledAttention().attend(q, k, v, rows, None, paid=True)
+            layout = CompiledLayout.of(torch.randn(40, width).to(dtype), None)
+            layout.multiply(at_the_edge(torch.randn(seq, width).to(dtype)))
+print("all right")
+"""
 
 
 def test_a_model_that_was_prepacked_so_has_it_and_others_have_not():

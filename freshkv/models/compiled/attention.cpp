@@ -167,6 +167,7 @@ struct TiledHead {
                        query + row * stride + k, 2 * sizeof(uint16_t));
         constexpr int64_t STRIDE = VECTORS * LANES * sizeof(float);
         int64_t pace = (next.bytes / (blocks * (width / DEEP)) / LINE + 1) * LINE;
+        everything_is_written();
         for (int64_t key = 0; key < blocks * DEEP; key += 2 * HIGH) {
             const uint16_t *upper = keys + key * keys_row, *lower = upper + HIGH * keys_row;
             int64_t upper_row = keys_row, lower_row = keys_row;
@@ -214,6 +215,7 @@ struct TiledHead {
             }
         constexpr int64_t STRIDE = VECTORS * LANES * sizeof(float);
         int64_t pace = (next.bytes / (blocks * (width / DEEP)) / LINE + 1) * LINE;
+        everything_is_written();
         for (int64_t k = 0; k < width; k += 2 * HIGH) {
             _tile_zero(0);
             _tile_zero(1);

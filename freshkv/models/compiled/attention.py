@@ -30,12 +30,11 @@ class CompiledAttention:
 
     def fits(self, queries: Tensor, keys: Tensor, rows: RowSet, visible: Tensor | None, *, paid: bool) -> bool:
         """See ``FewRowsAttention``."""
-        plain = visible is None or visible.ndim == 2
+        plain = keys.shape[2] > 0 and (visible is None or visible.ndim == 2)
         side_by_side = queries.stride(-1) == 1 and keys.stride(-1) == 1
         slow = queries.dtype == torch.bfloat16 and queries.shape[-1] % TILE_WIDTH > 0
-        return (
-            plain and side_by_side and not slow and rows.widest in (WORTH_IT_PAID if paid else WORTH_IT)[queries.dtype]
-        )
+        worth_it = (WORTH_IT_PAID if paid else WORTH_IT)[queries.dtype]
+        return plain and side_by_side and not slow and rows.widest in worth_it
 
     def attend(
         self, queries: Tensor, keys: Tensor, values: Tensor, rows: RowSet, visible: Tensor | None, *, paid: bool
@@ -44,7 +43,8 @@ class CompiledAttention:
         kv_heads, batch, seq, width = keys.shape
         attended = torch.empty_like(queries, memory_format=torch.contiguous_format)
         shares = queries.new_empty(seq, rows.count, dtype=torch.float32) if paid else None
-        seen = None if visible is None else visible.contiguous()
+        seen = None if visible is None else visible.expand(batch, seq).contiguous()
+        values = values if values.stride(-1) == 1 else values.contiguous()
         strides = (queries.stride(1), queries.stride(0), *keys.stride()[:3], *values.stride()[:3])
         failed = _function(queries.dtype)(
             queries.data_ptr(),

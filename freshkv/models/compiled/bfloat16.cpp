@@ -35,6 +35,7 @@ void multiply_tiles(const uint16_t *rows, int64_t apart, int64_t steps, const ui
                     bool add) {
     constexpr int64_t STRIDE = WIDE * sizeof(float);
     float *below = sums + HIGH * WIDE;
+    everything_is_written();
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from freshkv.core.errors import InputError
 
-#: compilers that are looked for, the first one found is taken
+#: compilers that are looked for; the first one that can is taken
 COMPILERS = ("c++", "g++", "clang++")
 
 #: torch brings the OpenMP that the library is linked against when it is loaded, so that both share their threads
@@ -30,10 +30,21 @@ def compiled(name: str) -> ctypes.CDLL:
 
     Raises InputError if there is no compiler, or if it cannot make the library.
     """
-    source = Path(__file__).with_name(name)
-    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
-    if compiler is None:
-        raise unusable(f"none of {', '.join(COMPILERS)} is installed")
+    source, compilers = Path(__file__).with_name(name), [found for found in map(shutil.which, COMPILERS) if found]
+    reasons = []
+    for compiler in compilers:
+        try:
+            return _compile(compiler, source)
+        except _CannotError as error:
+            reasons.append(str(error))
+    raise unusable("; ".join(reasons) if reasons else f"none of {', '.join(COMPILERS)} is installed")
+
+
+class _CannotError(Exception):
+    """Why one compiler is of no use."""
+
+
+def _compile(compiler: str, source: Path) -> ctypes.CDLL:
     with tempfile.TemporaryDirectory(prefix="freshkv-") as folder:
         objects, library = Path(folder, "kernel.o"), Path(folder, "kernel.so")
         commands: tuple[list[str | Path], ...] = (
@@ -44,11 +55,11 @@ def compiled(name: str) -> ctypes.CDLL:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 last = "\n".join(done.stderr.strip().splitlines()[-3:])
-                raise unusable(f"{compiler} could not compile {source.name}:\n{last}\n")
+                raise _CannotError(f"{compiler} could not compile {source.name}:\n{last}\n")
         try:
             return ctypes.CDLL(str(library))  # stays loaded when its file is gone
         except OSError as error:
-            raise unusable(f"what {compiler} made of {source.name} cannot be loaded ({error})") from error
+            raise _CannotError(f"what {compiler} made of {source.name} cannot be loaded ({error})") from error
 
 
 def unusable(why: str) -> InputError:

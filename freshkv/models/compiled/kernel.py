@@ -51,5 +51,5 @@ def kernel_for(dtype: torch.dtype) -> Kernel:
     for function in (library.multiply, library.prepare, library.panel_width):
         function.restype = INTEGER
     if library.prepare() != 0:
-        raise unusable("this processor, or what its system lets programs use, lacks that")
+        raise unusable("this processor, its system or the compiler lacks that")
     return Kernel(library.panel_width(), library)

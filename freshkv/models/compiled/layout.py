@@ -37,14 +37,29 @@ class CompiledLayout:
         return CompiledLayout(outputs, inputs, _laid_out(panels), padded)
 
     def multiply(self, rows: Tensor) -> Tensor:
-        """``rows`` [n, inputs] to [n, outputs]; raises InputError for another shape or dtype."""
-        if rows.ndim != 2 or rows.shape[1] != self.inputs or rows.dtype != self.dtype:
+        """``rows`` [..., inputs] to [..., outputs].
+
+        Raises InputError for another shape or dtype, where a gradient would be needed, and on a processor of another
+        kind than the one that the weight was laid out on.
+        """
+        if rows.ndim < 2 or rows.shape[-1] != self.inputs or rows.dtype != self.dtype:
             raise InputError(
                 f"A compiled product takes rows [n, {self.inputs}] of {self.dtype}, "
                 f"not {list(rows.shape)} of {rows.dtype}."
             )
+        if rows.requires_grad and torch.is_grad_enabled():
+            raise InputError(
+                "A compiled product has no gradient. Use torch.no_grad(), or load without prepacked='compiled'."
+            )
+        if rows.ndim > 2:
+            return torch.unflatten(self.multiply(rows.flatten(0, -2)), 0, rows.shape[:-1])
         kernel = kernel_for(self.dtype)
         width = kernel.panel_width
+        if self.dtype == torch.float32 and self._weight.shape[2] != width:
+            raise InputError(
+                f"This weight was laid out {self._weight.shape[2]} outputs wide on another processor; this one needs "
+                f"{width}. Load the checkpoint here, or send a model that is not prepacked."
+            )
         products = rows.new_empty(rows.shape[0], -(-self.outputs // width) * width)
         if rows.shape[0] > 0:
             kernel.multiply(rows if rows.stride(1) == 1 else rows.contiguous(), self._weight, self._bias, products)

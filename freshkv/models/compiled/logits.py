@@ -17,7 +17,7 @@ def summarise(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     rows = logits if logits.stride(1) == 1 else logits.contiguous()
     count, vocabulary = rows.shape
     largest, sums = rows.new_empty(count), rows.new_empty(count)
-    places = torch.empty(count, dtype=torch.long)
+    places = torch.empty(count, dtype=torch.long, device=rows.device)
     _function()(
         rows.data_ptr(),
         rows.stride(0),

@@ -10,6 +10,7 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from freshkv.core.errors import InputError
 from freshkv.models.compiled.compiler import ADDRESS, INTEGER, compiled
 
 #: dtypes that it exists for, and what their functions are called
@@ -30,6 +31,7 @@ class Rowwise:
         """Root mean square norm of ``rows`` [..., width], times ``weight`` [width] of the same dtype."""
         rows = rows.contiguous()
         normed, width = torch.empty_like(rows), rows.shape[-1]
+        _require(weight, rows.dtype, [width], "A norm's weight")
         self._norm(
             rows.data_ptr(),
             weight.data_ptr(),
@@ -52,6 +54,8 @@ class Rowwise:
     def rotate(self, heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         """Rotary embedding of ``heads`` [n, heads, width]; the tables, float32 [n, width], are those of ``Rotary``."""
         heads, cosine, sine = heads.contiguous(), cosine.contiguous(), sine.contiguous()
+        for table in (cosine, sine):
+            _require(table, torch.float32, [heads.shape[0], heads.shape[-1]], "A rotary table")
         rotated = torch.empty_like(heads)
         self._rotate(
             heads.data_ptr(),
@@ -62,6 +66,11 @@ class Rowwise:
             torch.get_num_threads(),
         )
         return rotated
+
+
+def _require(found: Tensor, dtype: torch.dtype, shape: list[int], what: str) -> None:
+    if list(found.shape) != shape or found.dtype != dtype:
+        raise InputError(f"{what} is {found.dtype} {list(found.shape)}; expected {dtype} {shape}.")
 
 
 @cache

@@ -21,13 +21,15 @@ struct alignas(LINE) TileShapes {  // eight tiles, all of full size
     uint8_t rows[16] = {HIGH, HIGH, HIGH, HIGH, HIGH, HIGH, HIGH, HIGH};
 };
 
+const TileShapes SHAPES;  // no local one: the compiler is not told how much of it is read, and may leave parts unwritten
+
 struct UseTiles {  // as long as it exists, by the thread that made it
-    UseTiles() {
-        TileShapes shapes;
-        _tile_loadconfig(&shapes);
-    }
+    UseTiles() { _tile_loadconfig(&SHAPES); }
     ~UseTiles() { _tile_release(); }
 };
+
+// Before tiles are loaded of what has just been written: the compiler does not know that they read memory.
+inline void everything_is_written() { asm volatile("" ::: "memory"); }
 
 // 0 if the operating system grants the unit; it has to be asked once a process.
 inline int64_t ask_for_tiles() {
