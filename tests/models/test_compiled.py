@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-import shutil
 
 import pytest
 import torch
@@ -223,8 +222,7 @@ def test_a_library_that_cannot_be_loaded_is_refused(monkeypatch, forgetful):
 
 def test_a_processor_without_the_tile_unit_is_refused(monkeypatch, forgetful):
     """As on a machine whose compiler is told of no such unit."""
-    if shutil.which("g++") is None:
-        pytest.skip("needs g++")
+    needs_compiled()
     monkeypatch.setattr(compiler, "COMPILE", tuple(flag for flag in compiler.COMPILE if flag != "-march=native"))
     with pytest.raises(InputError, match=r"for bfloat16 an x86 processor with AMX, on Linux; this processor, its"):
         freshkv.load("tiny-llada", prepacked="compiled", dtype="bfloat16")

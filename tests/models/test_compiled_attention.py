@@ -11,13 +11,11 @@ from hypothesis import strategies as st
 import freshkv
 from freshkv.core.attention import attend, attend_openly
 from freshkv.core.engine import Engine
-from freshkv.core.errors import InputError
 from freshkv.core.kept_attention import AttentionOfPass
 from freshkv.core.rows import RowSet
 from freshkv.models.compiled import CompiledAttention
 from freshkv.models.compiled.attention import WORTH_IT, WORTH_IT_PAID
-from freshkv.models.compiled.kernel import kernel_for
-from tests.models.layouts import needs_compiled
+from tests.models.layouts import needs_compiled, why_not_compiled
 
 NEAR = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
 
@@ -156,20 +154,12 @@ def test_no_keys_at_all_are_left_to_torch():
 def test_nothing_is_read_behind_the_end_of_a_tensor():
     """Keys, values, queries and rows end where memory ends: whoever reads on is killed."""
     needs_compiled()
-    dtypes = [name for name in ("float32", "bfloat16") if _usable(name)]
+    dtypes = [name for name in ("float32", "bfloat16") if why_not_compiled(getattr(torch, name)) is None]
     done = subprocess.run(
         [sys.executable, "-c", AT_THE_EDGE, *dtypes], capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, (done.returncode, done.stderr[-500:])
     assert done.stdout.split() == ["all", "right"]
-
-
-def _usable(dtype):
-    try:
-        kernel_for(getattr(torch, dtype))
-    except InputError:
-        return False
-    return True
 
 
 AT_THE_EDGE = """

@@ -123,9 +123,10 @@ struct PlainHead {
 struct TiledHead {
     using Scope = UseTiles;
     static constexpr bool TAKES_VALUES = true;  // keys are multiplied as they lie
-    int64_t seq, width, blocks, keys_row = 0;     // blocks of DEEP keys
+    int64_t seq, width, blocks, keys_row = 0, pace = 0;  // blocks of DEEP keys
     uint16_t *queries, *last, *turned, *shares;
     const uint16_t *keys = nullptr;
+    const char *fetched = nullptr;
 
     TiledHead(int64_t seq, int64_t width, float *memory) : seq(seq), width(width), blocks((seq + DEEP - 1) / DEEP) {
         queries = (uint16_t *)memory;        // [part of width][half of the rows][pair][row][2]
@@ -165,39 +166,13 @@ struct TiledHead {
             for (int64_t k = 0; k < width; k += 2)
                 memcpy(queries + (k / DEEP * VECTORS + row / LANES) * TILE + k % DEEP / 2 * DEEP + row % LANES * 2,
                        query + row * stride + k, 2 * sizeof(uint16_t));
-        constexpr int64_t STRIDE = VECTORS * LANES * sizeof(float);
-        int64_t pace = (next.bytes / (blocks * (width / DEEP)) / LINE + 1) * LINE;
         everything_is_written();
+        fetch_in(next, blocks * (width / DEEP));
         for (int64_t key = 0; key < blocks * DEEP; key += 2 * HIGH) {
-            const uint16_t *upper = keys + key * keys_row, *lower = upper + HIGH * keys_row;
-            int64_t upper_row = keys_row, lower_row = keys_row;
-            if (key + HIGH > seq) upper = last, upper_row = width;
-            if (key + 2 * HIGH > seq) lower = last, lower_row = width;
-            _tile_zero(0);
-            _tile_zero(1);
-            _tile_zero(2);
-            _tile_zero(3);
-            for (int64_t k = 0; k < width; k += DEEP, next.first += pace) {
-                for (int64_t line = 0; line < pace; line += LINE) __builtin_prefetch(next.first + line, 0, 2);
-                const uint16_t *columns = queries + k / DEEP * VECTORS * TILE;
-                _tile_loadd(4, upper + k, upper_row * sizeof(uint16_t));
-                _tile_loadd(5, lower + k, lower_row * sizeof(uint16_t));
-                _tile_loadd(6, columns, LINE);
-                _tile_dpbf16ps(0, 4, 6);
-                _tile_dpbf16ps(2, 5, 6);
-                if (VECTORS > 1) {
-                    _tile_loadd(7, columns + TILE, LINE);
-                    _tile_dpbf16ps(1, 4, 7);
-                    _tile_dpbf16ps(3, 5, 7);
-                }
-            }
-            float *to = scores + key * VECTORS * LANES, *below = to + HIGH * VECTORS * LANES;
-            _tile_stored(0, to, STRIDE);
-            _tile_stored(2, below, STRIDE);
-            if (VECTORS > 1) {
-                _tile_stored(1, to + LANES, STRIDE);
-                _tile_stored(3, below + LANES, STRIDE);
-            }
+            TiledRows upper{keys + key * keys_row, keys_row, DEEP}, lower{upper.first + HIGH * keys_row, keys_row, DEEP};
+            if (key + HIGH > seq) upper = {last, width, DEEP};
+            if (key + 2 * HIGH > seq) lower = {last, width, DEEP};
+            multiply_tiles<VECTORS>(upper, lower, queries, width / DEEP, scores + key * VECTORS * LANES);
         }
     }
 
@@ -213,36 +188,52 @@ struct TiledHead {
                 __m512i both = _mm512_permutexvar_epi16(interleaved, (__m512i)_mm512_cvtne2ps_pbh(odd, even));
                 _mm512_storeu_si512(shares + (key / DEEP * VECTORS + half) * TILE + key % DEEP / 2 * DEEP, both);
             }
-        constexpr int64_t STRIDE = VECTORS * LANES * sizeof(float);
-        int64_t pace = (next.bytes / (blocks * (width / DEEP)) / LINE + 1) * LINE;
         everything_is_written();
+        fetch_in(next, blocks * (width / DEEP));
         for (int64_t k = 0; k < width; k += 2 * HIGH) {
-            _tile_zero(0);
-            _tile_zero(1);
-            _tile_zero(2);
-            _tile_zero(3);
-            for (int64_t block = 0; block < blocks; block++, next.first += pace) {
-                for (int64_t line = 0; line < pace; line += LINE) __builtin_prefetch(next.first + line, 0, 2);
-                const uint16_t *rows = turned + (block * (width / HIGH) + k / HIGH) * TILE;
-                const uint16_t *columns = shares + block * VECTORS * TILE;
-                _tile_loadd(4, rows, LINE);
-                _tile_loadd(5, rows + TILE, LINE);
-                _tile_loadd(6, columns, LINE);
-                _tile_dpbf16ps(0, 4, 6);
-                _tile_dpbf16ps(2, 5, 6);
-                if (VECTORS > 1) {
-                    _tile_loadd(7, columns + TILE, LINE);
-                    _tile_dpbf16ps(1, 4, 7);
-                    _tile_dpbf16ps(3, 5, 7);
-                }
-            }
-            float *to = gathered + k * VECTORS * LANES, *below = to + HIGH * VECTORS * LANES;
-            _tile_stored(0, to, STRIDE);
-            _tile_stored(2, below, STRIDE);
+            TiledRows upper{turned + k / HIGH * TILE, DEEP, width / HIGH * TILE}, lower{upper.first + TILE, DEEP, upper.step};
+            multiply_tiles<VECTORS>(upper, lower, shares, blocks, gathered + k * VECTORS * LANES);
+        }
+    }
+
+    struct TiledRows {  // HIGH rows, a part of DEEP elements at a time; distances in elements
+        const uint16_t *first;
+        int64_t row, step;
+    };
+
+    // what is fetched from now on, in `steps` of multiply_tiles
+    void fetch_in(Part next, int64_t steps) {
+        fetched = next.first;
+        pace = (next.bytes / steps / LINE + 1) * LINE;
+    }
+
+    // two tiles of rows times `columns` [step][half][pair][column][2], into `products` [2 * HIGH][VECTORS * LANES]
+    template <int VECTORS>
+    void multiply_tiles(TiledRows upper, TiledRows lower, const uint16_t *columns, int64_t steps, float *products) {
+        constexpr int64_t STRIDE = VECTORS * LANES * sizeof(float);
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+        for (int64_t step = 0; step < steps; step++, columns += VECTORS * TILE, fetched += pace) {
+            for (int64_t line = 0; line < pace; line += LINE) __builtin_prefetch(fetched + line, 0, 2);
+            _tile_loadd(4, upper.first + step * upper.step, upper.row * sizeof(uint16_t));
+            _tile_loadd(5, lower.first + step * lower.step, lower.row * sizeof(uint16_t));
+            _tile_loadd(6, columns, LINE);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_dpbf16ps(2, 5, 6);
             if (VECTORS > 1) {
-                _tile_stored(1, to + LANES, STRIDE);
-                _tile_stored(3, below + LANES, STRIDE);
+                _tile_loadd(7, columns + TILE, LINE);
+                _tile_dpbf16ps(1, 4, 7);
+                _tile_dpbf16ps(3, 5, 7);
             }
+        }
+        float *below = products + HIGH * VECTORS * LANES;
+        _tile_stored(0, products, STRIDE);
+        _tile_stored(2, below, STRIDE);
+        if (VECTORS > 1) {
+            _tile_stored(1, products + LANES, STRIDE);
+            _tile_stored(3, below + LANES, STRIDE);
         }
     }
 };
