@@ -10,8 +10,9 @@ import ctypes
 import json
 import statistics
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
@@ -30,6 +31,9 @@ from freshkv.core.memory import PeakMemory
 from freshkv.models.prepacked import prepack
 
 RESPONSE, BLOCK = 128, 32
+
+#: of the C library of Linux: bytes at the end of the heap, and of a piece of memory, from which on the system has them
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 
 
 @frozen(kw_only=True)
@@ -76,10 +80,24 @@ def main() -> None:
     Console().print(as_table(measured))
 
 
-def _give_back() -> None:
-    """Return freed memory to the system: what plain weights have left behind would hide what a run takes."""
-    with suppress(AttributeError):  # of the C library of Linux
+@contextmanager
+def lying_apart() -> Iterator[None]:
+    """What is allocated within lies apart from the heap, and goes back to the system when it is freed.
+
+    What plain weights leave behind would else be holes, which what a run takes fills here and there: that is a matter
+    of how a model was loaded. Behind it the C library of Linux is as it gets by itself once much has been freed.
+    """
+    with suppress(AttributeError):  # another C library
+        _tune(MMAP_THRESHOLD, 1 << 16)
+    yield
+    with suppress(AttributeError):
+        _tune(MMAP_THRESHOLD, 1 << 25)
+        _tune(TRIM_THRESHOLD, 1 << 26)
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def _tune(option: int, size: int) -> None:
+    ctypes.CDLL(None).mallopt(option, size)
 
 
 def measure(arguments: argparse.Namespace, dtype: str, sequence: int) -> dict[str, Any]:
@@ -87,15 +105,15 @@ def measure(arguments: argparse.Namespace, dtype: str, sequence: int) -> dict[st
     torch.set_num_threads(arguments.threads)
     shape, steps = SHAPES[arguments.shape], arguments.steps
     require_memory(shape, dtype, sequence)
-    network = make_network(shape, dtype)
-    weights = sum(parameter.nbytes for parameter in network.parameters())
     layout = WEIGHTS[arguments.weights]
-    if layout:
-        prepack(network, layout)
-    prompt = make_prompt(shape, sequence - RESPONSE)
-    # libraries take some memory of their own when they are first used
-    freshkv.generate(network, prompt[:, :8], policy=FixedRows(), gen_length=BLOCK, block_length=BLOCK)
-    _give_back()
+    with lying_apart():
+        network = make_network(shape, dtype)
+        weights = sum(parameter.nbytes for parameter in network.parameters())
+        if layout:
+            prepack(network, layout)
+        prompt = make_prompt(shape, sequence - RESPONSE)
+        # libraries take some memory of their own when they are first used
+        freshkv.generate(network, prompt[:, :8], policy=FixedRows(), gen_length=BLOCK, block_length=BLOCK)
     wall, processor, memory = [], [], PeakMemory(network.device)
     before = memory.bytes
 

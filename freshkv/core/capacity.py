@@ -17,9 +17,9 @@ from freshkv.core.engine_options import engine_options
 from freshkv.core.network import NetworkSpec
 from freshkv.core.policy import CachePolicy
 from freshkv.core.predict import LEAST_POSITIONS
-from freshkv.core.projecting import MOST_ROWS
 from freshkv.core.request import Request
 from freshkv.core.sampling import Sampling
+from freshkv.core.turns import MOST_ROWS
 
 #: beyond so many, sequences only wait for each other: a step computes enough rows to keep any device busy
 MOST_SLOTS = 64

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Literal
 
 import torch
@@ -18,11 +19,12 @@ from freshkv.core.kept_attention import AttentionOfPass, KeptAttention, own_atte
 from freshkv.core.network import Network
 from freshkv.core.pattern import AttentionPattern, PatternSight
 from freshkv.core.probing import Probing, not_measured
-from freshkv.core.projecting import MOST_ROWS, Projections
+from freshkv.core.projecting import Projections
 from freshkv.core.rollout import attention_rollout
 from freshkv.core.rows import RowSet
 from freshkv.core.shadow import ShadowRows
 from freshkv.core.store import RowStore
+from freshkv.core.turns import added, computed
 from freshkv.core.visible import Gathering, Sight, VisibleKeys
 
 #: what becomes of padding: its rows flow like any others; or it is blank, zeros in the cache, and none of its rows flow
@@ -91,11 +93,11 @@ class Engine:
         self._pattern = None if pattern is None else PatternSight(pattern, positions)
         self._cosine, self._sine = cosine, sine  # [batch * seq, head_width]
         self._record, self._recorded = record, None if record is None else self._make_recorded(record)
-        own, paid = own_attention(network), keep_paid or keep_rollout
+        own, paid, reuse = own_attention(network), keep_paid or keep_rollout, reuse_projections and record is None
         self._attended = AttentionOfPass(own, queries=keep_queries, paid=paid, replayed=record is not None)
         self._recalled, self._keep_rollout = keep_queries or keep_paid, keep_rollout
         self._rolled_out: Tensor | None = None  # within a pass that was replayed
-        self._projections = Projections(network, self.store, reuse=reuse_projections and record is None)
+        self._projections = Projections(network, self.store, reuse=reuse, keep=keep_queries or paid)
         self._keep_hidden, self._keep_inputs = keep_hidden, keep_inputs
         self._visible: Tensor | None = None
         self._sight = Sight(self.spec.layers, gathering)
@@ -134,11 +136,9 @@ class Engine:
             self._rolled_out = made.of_canvas[0].clone() if made.of_canvas else None
             return ForwardResult(hidden, rows, (rows,) * self.spec.layers)
         with self._inference():
-            hidden = network.embed_rows(rows.take(tokens.flatten()))
-            rotary = self._rotary(rows)
+            hidden, rotary = network.embed_rows(rows.take(tokens.flatten())), self._rotary(rows)
             for layer in range(self.spec.layers):
-                hidden = hidden + self._attention(layer, hidden, rotary, rows)
-                hidden = hidden + self._feed_forward(layer, hidden)
+                hidden = self._through(layer, hidden, rotary, rows)
                 if self._keep_hidden:
                     store.write_hidden(layer, rows, hidden)
                 if shadow is not None:
@@ -264,10 +264,11 @@ class Engine:
             self.attention_drift = torch.full_like(self.attention_drift, torch.nan)
             self._attended.nothing(rows)
             return hidden + outputs
+        output, feed_forward = partial(self.network.attention_output, layer), partial(self.network.feed_forward, layer)
         entered = rows.take(hidden)
-        attended = self._attention(layer, entered, self._rotary(rows), rows)
+        attended = computed(output, self._attention(layer, entered, self._rotary(rows), rows))
         between = entered + attended
-        fed = self._feed_forward(layer, between)
+        fed = computed(feed_forward, between)
         left = between + fed  # added one by one, as on the narrow path
         if rows.full:
             torch.add(attended, fed, out=outputs)
@@ -311,8 +312,7 @@ class Engine:
         self._attended.start()
         hidden, rotary = self.network.embed_rows(rows.take(tokens.flatten())), self._rotary(rows)
         for layer in range(self.spec.layers):
-            hidden = hidden + self._attention(layer, hidden, rotary, rows)
-            hidden = hidden + self._feed_forward(layer, hidden)
+            hidden = self._through(layer, hidden, rotary, rows)
         queries = [kept.queries for kept in self._attended.layers if self._recalled and kept.queries is not None]
         return Made((hidden, *queries), (self._roll_out(real),) if self._keep_rollout else ())
 
@@ -333,6 +333,12 @@ class Engine:
     def _rotary(self, rows: RowSet) -> tuple[Tensor, Tensor]:
         return rows.take(self._cosine), rows.take(self._sine)
 
+    def _through(self, layer: int, hidden: Tensor, rotary: tuple[Tensor, Tensor], rows: RowSet) -> Tensor:
+        """``hidden`` [rows, width] behind a layer, on the narrow path."""
+        output, feed_forward = partial(self.network.attention_output, layer), partial(self.network.feed_forward, layer)
+        hidden = added(hidden, output, self._attention(layer, hidden, rotary, rows), own=layer > 0)
+        return added(hidden, feed_forward, hidden, own=True)
+
     def _attention(self, layer: int, hidden: Tensor, rotary: tuple[Tensor, Tensor], rows: RowSet) -> Tensor:
         if self._drift is not None:
             self._drift.before(layer, rows, self._mask(layer))
@@ -341,10 +347,4 @@ class Engine:
             self.attention_drift = self._drift.after(layer, rows, queries, self._mask(layer))
         seen = self._seen_by(layer, rows)
         keys, values = self.store.attended(layer, seen)
-        return self.network.attention_output(layer, self._attended.attend(queries, keys, values, rows, seen.mask))
-
-    def _feed_forward(self, layer: int, hidden: Tensor) -> Tensor:
-        """What the network adds to ``hidden`` [rows, width]: many rows in turns, because it widens each of them."""
-        if hidden.shape[0] <= MOST_ROWS:
-            return self.network.feed_forward(layer, hidden)
-        return torch.cat([self.network.feed_forward(layer, part) for part in torch.split(hidden, MOST_ROWS)])
+        return self._attended.attend(queries, keys, values, rows, seen.mask)

@@ -15,9 +15,6 @@ from freshkv.core.rows import RowSet
 #: rows of a sequence, and attention probabilities of a layer, up to which they are computed in the open
 MOST_OPEN_ROWS, MOST_OPEN = 256, 1 << 22
 
-#: bytes of queries from which on a copy is made rather than keep keys with them
-WORTH_A_COPY = 1 << 20
-
 
 class FewRowsAttention(Protocol):
     """Attention of a network's own, for few rows. It equals ``attention.attend_openly`` but for rounding."""
@@ -102,7 +99,7 @@ class AttentionOfPass:
         elif may_fall_off:
             attended, paid = attend_openly(queries, keys, values, rows, visible)
         if self._wants_queries or (self._wants_paid and paid is None):
-            self.layers.append(KeptAttention(rows, queries if paid is not None else _own(queries), paid))
+            self.layers.append(KeptAttention(rows, queries, paid))
         elif self._wants_paid:
             self.layers.append(KeptAttention(rows, None, paid))
         return attend(queries, keys, values, rows, visible) if attended is None else attended
@@ -115,12 +112,6 @@ class AttentionOfPass:
     def restore(self, rows: RowSet, queries: Sequence[Tensor]) -> None:
         """Keep the ``queries`` of ``rows``, one tensor for each layer, of a pass that was replayed."""
         self.layers = [KeptAttention(rows, query, None) for query in queries]
-
-
-def _own(queries: Tensor) -> Tensor:
-    """``queries``, but not as a large part of something larger, which would be kept with them."""
-    is_part = queries.untyped_storage().nbytes() > queries.nbytes
-    return queries.clone() if is_part and queries.nbytes >= WORTH_A_COPY else queries
 
 
 def _can_be_open(queries: Tensor, keys: Tensor, rows: RowSet) -> bool:

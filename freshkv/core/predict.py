@@ -97,6 +97,7 @@ class Predictor:
             proposed[places] = best
             broken[places] = ~distribution.log_normaliser.isfinite()
             confidence[places] = self._score(distribution, best, noise.flatten()[places])
+            del logits, distribution  # the next ones are as large
         confidence = confidence.view(tokens.shape)
         prediction = Prediction(
             positions=mine,
@@ -118,20 +119,21 @@ class Predictor:
         self._generators += [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def _logits(self, result: ForwardResult, wanted: Wanted) -> Iterator[tuple[Tensor, Tensor]]:
-        """Places, long [n], and their logits, float32 [n, vocabulary]: those inside, then parts of those outside.
+        """Places, long [n], and their logits, float32 [n, vocabulary]: those inside, then those outside.
 
         One product with the head where few are predicted, as in most steps; many are taken in turns, because logits
-        are the largest tensors of a run.
+        are the largest tensors of a run. Those inside are by themselves then: they are kept for the decoder.
         """
         inside, outside = wanted.inside, wanted.outside
         most = max(MOST_LOGITS // self._spec.vocabulary, LEAST_POSITIONS)
-        first, *rest = _split(outside, most - inside.numel(), most)
-        logits = logits_at(self._network, result, torch.cat((inside, first)))
-        yield inside, logits[: inside.numel()]
-        if first.numel() > 0:
-            yield first, logits[inside.numel() :]
-        del logits
-        for places in rest:
+        if inside.numel() + outside.numel() <= most:
+            logits = logits_at(self._network, result, torch.cat((inside, outside)))
+            yield inside, logits[: inside.numel()]
+            if outside.numel() > 0:
+                yield outside, logits[inside.numel() :]
+            return
+        yield inside, logits_at(self._network, result, inside)
+        for places in torch.split(outside, most) if outside.numel() > 0 else ():
             yield places, logits_at(self._network, result, places)
 
     def _score(self, distribution: Distribution, tokens: Tensor, noise: Tensor) -> Tensor:
@@ -177,9 +179,3 @@ class Predictor:
         for place, (generator, length) in enumerate(zip(self._generators, state.gen_length, strict=True)):
             drawn[place, seq - length :] = torch.rand(length, generator=generator)
         return drawn.to(state.tokens.device)
-
-
-def _split(places: Tensor, first: int, others: int) -> list[Tensor]:
-    """``places``, long [n], in parts: at most ``first`` of them, then at most ``others`` each. At least one part."""
-    first = max(first, 0)
-    return [places[:first], *(torch.split(places[first:], others) if places.numel() > first else ())]

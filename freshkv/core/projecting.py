@@ -9,9 +9,10 @@ from torch import Tensor
 from freshkv.core.network import Network
 from freshkv.core.rows import RowSet
 from freshkv.core.store import RowStore
+from freshkv.core.turns import turns_of
 
-#: rows that are projected at a time; enough for products to be as fast as they get
-MOST_ROWS = 1024
+#: bytes of a layer's queries from which on those that are kept lie together, and not with the keys beside them
+WORTH_A_PLACE = 1 << 18
 
 
 @frozen(eq=False)
@@ -31,11 +32,13 @@ class Projections:
     """Queries of each layer's rows, while their keys and values are written.
 
     What the first layer projects depends on tokens alone. With ``reuse``, where every row of it is refreshed in pass
-    after pass, only rows with another token than before are projected there.
+    after pass, only rows with another token than before are projected there. ``keep`` says that queries are needed
+    until the pass has ended: many are then one piece of memory, as pieces that outlive what lies between leave holes.
     """
 
-    def __init__(self, network: Network, store: RowStore, *, reuse: bool = False) -> None:
-        self._network, self._store, self._reuse = network, store, reuse
+    def __init__(self, network: Network, store: RowStore, *, reuse: bool = False, keep: bool = False) -> None:
+        self._network, self._store, self._reuse, self._keep = network, store, reuse, keep
+        self._kept: Tensor | None = None  # [layers, rows, heads, head_width], of a pass of many rows
         self._first: FirstLayer | None = None  # behind the pass before, if it refreshed every row
         self._before: FirstLayer | None = None
         self._changed: RowSet | None = None
@@ -51,7 +54,7 @@ class Projections:
     def start(self, tokens: Tensor, changed: RowSet | None) -> None:
         """A pass over ``tokens`` begins; ``changed`` is what the method of that name says, None: nobody asked."""
         self._before, self._first = (None if changed is None else self._first), None
-        self._tokens, self._changed = tokens, changed
+        self._tokens, self._changed, self._kept = tokens, changed, None
 
     def project(self, layer: int, hidden: Tensor, rotary: tuple[Tensor, Tensor], rows: RowSet) -> Tensor:
         """Queries [rows, heads, head_width] of ``hidden`` [rows, width]; ``rotary`` is that of ``rows``."""
@@ -78,16 +81,31 @@ class Projections:
         self._first = None
 
     def _all(self, layer: int, hidden: Tensor, rotary: tuple[Tensor, Tensor], rows: RowSet) -> Tensor:
-        if rows.count <= MOST_ROWS:
-            return self._some(layer, hidden, rotary, rows)
-        queries = None
-        for start in range(0, rows.count, MOST_ROWS):
-            part = slice(start, start + MOST_ROWS)
-            fresh = self._some(layer, hidden[part], (rotary[0][part], rotary[1][part]), _part_of(rows, part))
-            queries = fresh.new_empty(rows.count, *fresh.shape[1:]) if queries is None else queries
-            queries[part] = fresh
-        assert queries is not None
-        return queries
+        turns, (cosine, sine) = turns_of(rows.count), rotary
+        if len(turns) == 1:
+            queries = self._some(layer, hidden, rotary, rows)
+            place = self._place(layer, rows.count, queries)
+            return queries if place is None else place.copy_(queries)
+        place = None
+        for part in turns:
+            some = self._some(layer, hidden[part], (cosine[part], sine[part]), _part_of(rows, part))
+            if place is None:
+                place = self._place(layer, rows.count, some)
+            if place is None:
+                place = some.new_empty(rows.count, *some.shape[1:])
+            place[part] = some
+        assert place is not None
+        return place
+
+    def _place(self, layer: int, count: int, like: Tensor) -> Tensor | None:
+        """Where queries of ``count`` rows are kept, [count, heads, head_width]; None: anywhere."""
+        shape = torch.Size((count, *like.shape[1:]))
+        large = shape.numel() * like.element_size() >= WORTH_A_PLACE
+        if not self._keep or not large or (self._reuse and layer == 0):
+            return None
+        if self._kept is None:
+            self._kept = like.new_empty(self._network.network_spec.layers, *shape)
+        return self._kept[layer] if self._kept.shape[1:] == shape else like.new_empty(shape)
 
     def _some(self, layer: int, hidden: Tensor, rotary: tuple[Tensor, Tensor], rows: RowSet) -> Tensor:
         queries, keys, values = self._network.project(layer, hidden, rotary)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import freshkv
-from freshkv.core import distribution, engine, predict, projecting
+from freshkv.core import distribution, predict, turns
 
 RUN = {"gen_length": 24, "block_length": 8, "temperature": 0.7, "seed": 3}
 
@@ -51,11 +51,11 @@ def test_rows_in_parts_change_nothing(monkeypatch, model, policy, most):
         sizes.append(hidden.shape[0])
         return feed_forward(network, layer, hidden)
 
-    monkeypatch.setattr(engine, "MOST_ROWS", most)
-    monkeypatch.setattr(projecting, "MOST_ROWS", most)
+    monkeypatch.setattr(turns, "MOST_ROWS", most)
     monkeypatch.setattr(distribution, "MOST_SHARES", most)
     monkeypatch.setattr(type(model), "feed_forward", watched)
     parts = freshkv.generate(model, prompt, policy=policy, **RUN)
     assert torch.equal(parts.sequences, whole.sequences)
-    assert max(sizes) == most
+    assert max(sizes) <= most
+    assert len(sizes) == sum(-(-rows // most) for step in whole.trace for rows in step.rows_by_layer)
     assert sum(sizes) == sum(sum(step.rows_by_layer) for step in whole.trace)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from freshkv.core import kept_attention
 from freshkv.core.attention import attend, attention_of
 from freshkv.core.kept_attention import AttentionOfPass
 from freshkv.core.rows import RowSet
@@ -19,18 +18,6 @@ def drawn(rows: RowSet, batch: int, dtype: torch.dtype) -> tuple[torch.Tensor, t
     whole = torch.randn(rows.count, HEADS + KV_HEADS, WIDTH, generator=generator).to(dtype)
     pair = torch.randn(2, KV_HEADS, batch, SEQ, WIDTH, generator=generator).to(dtype)
     return whole[:, :HEADS], pair[0], pair[1]
-
-
-@pytest.mark.parametrize(("worth", "own"), [(0, True), (1 << 30, False)])
-def test_kept_queries_do_not_keep_what_they_are_a_part_of(monkeypatch, worth, own):
-    monkeypatch.setattr(kept_attention, "WORTH_A_COPY", worth)
-    rows = RowSet.of(torch.ones(1, SEQ, dtype=torch.bool))
-    attention = AttentionOfPass(queries=True, paid=False)
-    queries, keys, values = drawn(rows, 1, torch.float32)
-    attention.attend(queries, keys, values, rows, None)
-    (kept,) = attention.layers
-    assert torch.equal(kept.queries, queries)
-    assert (kept.queries.untyped_storage().nbytes() == queries.nbytes) == own
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])

@@ -132,8 +132,50 @@ def test_many_rows_take_turns(seq: int, most: int, seed: int, share: float) -> N
         store.write_keys(1, RowSet.everything(mask), nothing)
         store.write_values(1, RowSet.everything(mask), nothing)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("freshkv.core.projecting.MOST_ROWS", at_once)
+            patch.setattr("freshkv.core.turns.MOST_ROWS", at_once)
             queries = Projections(network, store).project(1, hidden, rotary, rows)
         held.append((queries, store.keys(1), store.values(1)))
     for whole, parts in zip(*held, strict=True):
         torch.testing.assert_close(whole, parts, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("most", [4, 100])
+@pytest.mark.parametrize("reuse", [False, True])
+def test_kept_queries_of_many_rows_are_one_piece_of_memory(monkeypatch, most: int, reuse: bool) -> None:
+    monkeypatch.setattr("freshkv.core.turns.MOST_ROWS", most)
+    network, generator = tiny_network(SHAPE), torch.Generator().manual_seed(1)
+    spec = network.network_spec
+    tokens = torch.randint(28, (1, 10), generator=generator)
+    rows, hidden = RowSet.everything(tokens), network.embed_rows(tokens.flatten())
+    rotary = network.rotary(rows.flat)
+    store = RowStore(spec, 1, 10, device=network.device, dtype=network.dtype)
+
+    def kept(worth: int) -> list[Tensor]:
+        monkeypatch.setattr("freshkv.core.projecting.WORTH_A_PLACE", worth)
+        projections = Projections(network, store, reuse=reuse, keep=True)
+        projections.start(tokens, None)
+        return [projections.project(layer, hidden, rotary, rows) for layer in (0, 1)]
+
+    apart, together = kept(1 << 30), kept(0)
+    assert all(torch.equal(*pair) for pair in zip(apart, together, strict=True))
+    first, second = (queries.untyped_storage().data_ptr() for queries in together)
+    # what the first layer projects is kept for longer, where it is to be used again
+    assert (first == second) == (not reuse)
+
+
+def test_another_number_of_rows_finds_a_place_of_its_own(monkeypatch) -> None:
+    monkeypatch.setattr("freshkv.core.projecting.WORTH_A_PLACE", 0)
+    network = tiny_network(SHAPE)
+    spec, tokens = network.network_spec, torch.arange(10)[None]
+    store = RowStore(spec, 1, 10, device=network.device, dtype=network.dtype)
+    projections = Projections(network, store, keep=True)
+    projections.start(tokens, None)
+    held = []
+    for layer, count in enumerate((10, 6)):
+        rows = RowSet.of(torch.arange(10)[None] < count)
+        hidden, rotary = network.embed_rows(rows.flat), network.rotary(rows.flat)
+        queries = projections.project(layer, hidden, rotary, rows)
+        assert torch.equal(queries, network.project(layer, hidden, rotary)[0])
+        held.append(queries)
+    assert held[1].shape[0] == 6
+    assert held[1].untyped_storage().data_ptr() != held[0].untyped_storage().data_ptr()

@@ -1,0 +1,40 @@
+"""Many rows take turns, so that what a layer widens exists for some of them at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+#: rows that are computed at a time; enough for products to be as fast as they get
+MOST_ROWS = 640
+
+#: what [rows, ...] becomes, [rows, width], row by row
+OfRows = Callable[[Tensor], Tensor]
+
+
+def turns_of(count: int) -> list[slice]:
+    """``count`` rows in parts of nearly equal size, at most ``MOST_ROWS`` each; at least one part."""
+    parts = max(-(-count // MOST_ROWS), 1)
+    return [slice(count * part // parts, count * (part + 1) // parts) for part in range(parts)]
+
+
+def computed(compute: OfRows, rows: Tensor) -> Tensor:
+    """What ``compute`` makes of ``rows`` [rows, ...]."""
+    turns = turns_of(rows.shape[0])
+    return compute(rows) if len(turns) == 1 else torch.cat([compute(rows[part]) for part in turns])
+
+
+def added(hidden: Tensor, compute: OfRows, rows: Tensor, *, own: bool) -> Tensor:
+    """``hidden`` [rows, width] plus what ``compute`` makes of ``rows`` [rows, ...].
+
+    ``own`` says that nobody else holds ``hidden``: where rows are many the sum takes its place.
+    """
+    turns = turns_of(hidden.shape[0])
+    if len(turns) == 1:
+        return hidden + compute(rows)
+    total = hidden if own else torch.empty_like(hidden)
+    for part in turns:
+        torch.add(hidden[part], compute(rows[part]), out=total[part])
+    return total
