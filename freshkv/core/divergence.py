@@ -24,11 +24,11 @@ class DivergenceMemory:
         if self._places is not None and self._probabilities is not None and self._places.numel() > 0:
             ordered, order = self._places.sort()
             found = torch.searchsorted(ordered, places).clamp(max=ordered.numel() - 1)
-            known, index = ordered[found] == places, order[found]
-            new, old = probabilities[known], self._probabilities[index[known]]
+            # of places that are not found something is compared, too: picking them out would make the host wait
+            known, old = ordered[found] == places, self._probabilities[order[found]]
             # xlogy is 0 where the new probability is; a vanishing old one counts as the smallest number
             smallest = torch.finfo(torch.float32).tiny
-            terms = torch.xlogy(new, new) - new * old.clamp(min=smallest).log()
-            divergence[known] = terms.sum(dim=VOCABULARY)
+            terms = torch.xlogy(probabilities, probabilities) - probabilities * old.clamp(min=smallest).log()
+            divergence = torch.where(known, terms.sum(dim=VOCABULARY), divergence)
         self._places, self._probabilities = places, probabilities
         return divergence

@@ -25,6 +25,7 @@ from freshkv.core.rows import RowSet
 from freshkv.core.shadow import ShadowRows
 from freshkv.core.store import RowStore
 from freshkv.core.turns import added, computed
+from freshkv.core.uploads import numbers
 from freshkv.core.visible import Gathering, Sight, VisibleKeys
 
 #: what becomes of padding: its rows flow like any others; or it is blank, zeros in the cache, and none of its rows flow
@@ -230,7 +231,7 @@ class Engine:
         """Forget all sequences but these (ascending), in every tensor that is held."""
         batch, seq = self._is_valid.shape
         self.store.keep(sequences)
-        index = torch.tensor(sequences, dtype=torch.long, device=self._is_valid.device)
+        index = numbers(sequences, self._is_valid.device)
         self._is_valid = self._is_valid.index_select(0, index)
         self._padded = not bool(self._is_valid.all())
         self._cosine = self._cosine.view(batch, seq, -1).index_select(0, index).flatten(0, 1)
@@ -285,11 +286,9 @@ class Engine:
         self._rolled_out = None
         self._projections.start(tokens, changed)
         self.attention_drift = torch.full_like(self.attention_drift, torch.nan)
+        self._visible = self._is_valid if self._padded else None  # no mask at all is the fastest mask
         if visible is not None:
             self._visible = visible & (self._is_valid if visible.ndim == 2 else self._is_valid[:, None])
-        else:
-            # no mask at all is the fastest mask
-            self._visible = self._is_valid if self._padded else None
         self._seen = self._sight.look(self._visible, hides=visible is not None)
         if self._drift is not None:
             # padding pays nothing, or else a sequence would depend on how far it is padded

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from freshkv.core.errors import FreshkvError
 from freshkv.core.rows import RowSet
+from freshkv.core.uploads import uploaded
 
 #: widths up to NARROW are multiples of FINE, wider ones of COARSE: a GPU reads the weights as long for 1 row as for 16
 NARROW, FINE, COARSE = 128, 16, 64
@@ -96,12 +97,12 @@ class FilledRows:
     @classmethod
     def of(cls, rows: RowSet, width: int) -> FilledRows:
         """``rows``, at least one of each sequence and at most ``width``."""
-        count = torch.tensor(rows.counts)[:, None]  # [batch, 1]
+        count, device = torch.tensor(rows.counts)[:, None], rows.flat.device  # [batch, 1]
         column = torch.arange(width)[None, :]
-        index = (count.cumsum(0) - count + column.minimum(count - 1)).flatten().to(rows.flat.device)
+        index = (count.cumsum(0) - count + column.minimum(count - 1)).flatten()
         real = (column < count).flatten()
-        own = None if len(rows.counts) == 1 else real.nonzero()[:, 0].to(rows.flat.device)
-        return cls(rows.flat.index_select(0, index), real.to(rows.flat.device), own)
+        own = None if len(rows.counts) == 1 else uploaded(real.nonzero()[:, 0], device)
+        return cls(rows.flat.index_select(0, uploaded(index, device)), uploaded(real, device), own)
 
     def chosen(self, filled: Tensor, count: int) -> Tensor:
         """Packed rows [count, ...] of ``filled`` [batch * width, ...]."""

@@ -12,6 +12,7 @@ from freshkv.core.axes import BATCH
 from freshkv.core.decoder import Commit, Prediction
 from freshkv.core.plan import StepPlan
 from freshkv.core.selection import Selection
+from freshkv.core.uploads import numbers
 
 
 @frozen(eq=False)
@@ -29,13 +30,13 @@ class Groups:
         """[batch, ...] to one [group, ...] for each group."""
         if self.single:
             return [tensor]
-        return [tensor.index_select(BATCH, torch.tensor(places, device=tensor.device)) for places in self.places]
+        return [tensor.index_select(BATCH, numbers(places, tensor.device)) for places in self.places]
 
     def merge(self, parts: Sequence[Tensor]) -> Tensor:
         """The inverse of ``split``."""
         if self.single:
             return parts[0]
-        order = torch.tensor([place for places in self.places for place in places], device=parts[0].device)
+        order = numbers([place for places in self.places for place in places], parts[0].device)
         return torch.cat(list(parts)).index_select(BATCH, order.argsort())
 
     def split_prediction(self, prediction: Prediction) -> list[Prediction]:
@@ -45,7 +46,7 @@ class Groups:
         owner = prediction.positions.nonzero()[:, 0]  # the sequence of each packed distribution
         parts = []
         for places in self.places:
-            index = torch.tensor(places, device=owner.device)
+            index = numbers(places, owner.device)
             # within a group sequences keep their order, so that packed rows keep theirs
             packed = torch.isin(owner, index).nonzero()[:, 0]
             parts.append(

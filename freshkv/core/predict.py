@@ -18,6 +18,7 @@ from freshkv.core.forward_result import ForwardResult
 from freshkv.core.network import Network
 from freshkv.core.rows import places_of
 from freshkv.core.sampling import Sampling
+from freshkv.core.uploads import uploaded
 
 if TYPE_CHECKING:
     from freshkv.core.state import RunState
@@ -178,4 +179,4 @@ class Predictor:
         drawn = torch.zeros(batch, seq)
         for place, (generator, length) in enumerate(zip(self._generators, state.gen_length, strict=True)):
             drawn[place, seq - length :] = torch.rand(length, generator=generator)
-        return drawn.to(state.tokens.device)
+        return uploaded(drawn, state.tokens.device)

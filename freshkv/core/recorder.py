@@ -12,6 +12,7 @@ from torch import Tensor
 from freshkv.core.axes import SEQ
 from freshkv.core.canvas import Canvas
 from freshkv.core.decoder import Commit
+from freshkv.core.fetching import on_host
 from freshkv.core.forward_result import ForwardResult
 from freshkv.core.plan import StepPlan
 from freshkv.core.state import RunState
@@ -58,12 +59,11 @@ class Recorder:
 
     def last(self) -> StepRecord:
         """The newest record, on the CPU."""
-        return self._records[-1].cpu()
+        return on_host(self._records[-1:])[0]
 
     def trace(self, facts: Mapping[str, Any]) -> Trace:
         """Everything so far, on the CPU."""
-        records = tuple(record.cpu() for record in self._records)
-        return Trace(records, self._canvas.prompt_length, self._canvas.mask_token_id, dict(facts))
+        return Trace(on_host(self._records), self._canvas.prompt_length, self._canvas.mask_token_id, dict(facts))
 
 
 def record_of(after: RunState, plan: StepPlan, result: ForwardResult, commit: Commit) -> StepRecord:

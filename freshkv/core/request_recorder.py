@@ -11,6 +11,7 @@ from torch import Tensor
 
 from freshkv.core.axes import SEQ
 from freshkv.core.decoder import Commit
+from freshkv.core.fetching import on_host
 from freshkv.core.forward_result import ForwardResult
 from freshkv.core.plan import StepPlan
 from freshkv.core.recorder import record_of
@@ -72,7 +73,7 @@ class RequestRecorder:
 
 def trace_of(tally: Tally, mask_token_id: int, facts: Mapping[str, Any]) -> Trace:
     """The passes of a request alone, on the CPU."""
-    records = tuple(record.cpu() for record in tally.records)
+    records = on_host(tally.records)
     return Trace(records, len(tally.numbered.request.input_ids), mask_token_id, dict(facts))
 
 

@@ -9,6 +9,7 @@ from attrs import frozen
 from torch import Tensor
 
 from freshkv.core.axes import SEQ
+from freshkv.core.uploads import uploaded
 
 
 @frozen(eq=False)
@@ -40,11 +41,11 @@ class RowSet:
         queries, answers = (None, None) if len(set(counts)) <= 1 else _rectangle(counts)
         return cls(
             mask=mask,
-            flat=flat.to(mask.device),
+            flat=uploaded(flat, mask.device),
             counts=counts,
             span=span,
-            queries=None if queries is None else queries.to(mask.device),
-            answers=None if answers is None else answers.to(mask.device),
+            queries=None if queries is None else uploaded(queries, mask.device),
+            answers=None if answers is None else uploaded(answers, mask.device),
         )
 
     @classmethod
@@ -120,7 +121,7 @@ def fetch(*masks: Tensor) -> tuple[Tensor, ...]:
 
 def places_of(on_host: Tensor, device: torch.device) -> Tensor:
     """Where a mask on the host is true, as indices into its flat form, long [n] on ``device``."""
-    return on_host.flatten().nonzero()[:, 0].to(device)
+    return uploaded(on_host.flatten().nonzero()[:, 0], device)
 
 
 def _rectangle(counts: tuple[int, ...]) -> tuple[Tensor, Tensor]:

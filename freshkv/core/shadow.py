@@ -15,6 +15,7 @@ from freshkv.core.network import Network
 from freshkv.core.pattern import PatternSight
 from freshkv.core.rows import RowSet
 from freshkv.core.store import RowStore
+from freshkv.core.uploads import numbers
 from freshkv.core.visible import VisibleKeys
 
 
@@ -66,7 +67,7 @@ class ShadowRows:
             mutual = self._sight.between(layer, rows, before=self._shift)
         if seen.mask is not None:
             canvas = canvas & (seen.mask if seen.mask.ndim == 3 else seen.mask[:, None])
-        counts = torch.tensor(rows.counts, device=device)[:, None]
+        counts = numbers(rows.counts, device)[:, None]
         real = torch.arange(rows.widest, device=device) < counts  # the rest repeats a row
         others = real[:, None, :].expand(batch, rows.widest, rows.widest)
         return torch.cat((canvas, others if mutual is None else others & mutual), dim=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from freshkv.core.axes import BATCH, SEQ
 from freshkv.core.canvas import Canvas
 from freshkv.core.decoder import Commit
 from freshkv.core.predict import Predicted
+from freshkv.core.uploads import numbers
 from freshkv.core.view import StepView
 
 
@@ -32,6 +34,7 @@ class RunState:
     age: Tensor  #: long
     confidence: Tensor  #: float32
     sequence: Tensor  #: long [batch]
+    active_block: Tensor  #: long [batch]; ``block`` on the device
     step: tuple[int, ...]  #: of each sequence
     step_in_block: tuple[int, ...]
     block: tuple[int, ...]  #: the active one
@@ -58,6 +61,7 @@ class RunState:
             age=torch.zeros_like(tokens),
             confidence=torch.full(tokens.shape, float("-inf"), device=tokens.device),
             sequence=torch.arange(batch, device=tokens.device),
+            active_block=torch.zeros(batch, dtype=torch.long, device=tokens.device),
             step=(0,) * batch,
             step_in_block=(0,) * batch,
             block=(0,) * batch,
@@ -77,12 +81,12 @@ class RunState:
         """Sequences still being decoded."""
         return len(self.step)
 
-    @property
+    @cached_property
     def is_masked(self) -> Tensor:
         """bool [batch, seq]: response positions that hold the mask token."""
         return (self.tokens == self.mask_token_id) & (self.block_index >= 0)
 
-    @property
+    @cached_property
     def is_open(self) -> Tensor:
         """bool [batch, seq]: masked positions still to be decided: those before the first EOS, if it ends the run."""
         if self.eos_token_id is None:
@@ -90,10 +94,10 @@ class RunState:
         is_eos = (self.tokens == self.eos_token_id) & (self.block_index >= 0)
         return self.is_masked & (is_eos.long().cumsum(dim=SEQ) == 0)
 
-    @property
+    @cached_property
     def in_block(self) -> Tensor:
         """bool [batch, seq]: the active block of each sequence."""
-        return self.block_index == torch.tensor(self.block, device=self.tokens.device)[:, None]
+        return self.block_index == self.active_block[:, None]
 
     def groups(self) -> list[tuple[int, ...]]:
         """Sequences (by place) at the same step and the same step of their block, with responses that divide alike."""
@@ -107,7 +111,7 @@ class RunState:
         """The state of some sequences alone, in the order of ``places``."""
         if places == tuple(range(self.batch)):
             return self
-        index = torch.tensor(places, dtype=torch.long, device=self.tokens.device)
+        index = numbers(places, self.tokens.device)
 
         def rows(tensor: Tensor) -> Tensor:
             return tensor.index_select(BATCH, index)
@@ -201,7 +205,8 @@ class RunState:
         ``remember`` is what the policy wants kept; what is not named again stays as it was.
         """
         positions, remask = commit.positions, commit.remask
-        step = torch.tensor(self.step, device=self.tokens.device)[:, None]
+        together = len(set(self.step)) == 1
+        step = self.step[0] if together else numbers(self.step, self.tokens.device)[:, None]
         tokens, when, dirty = self.tokens, self.committed_at, self.dirty | positions
         if remask is not None:
             tokens, when = tokens.masked_fill(remask, self.mask_token_id), when.masked_fill(remask, -1)
@@ -219,10 +224,12 @@ class RunState:
     def advance(self, block_unfinished: Sequence[bool]) -> RunState:
         """Count the step; sequences whose block is decided open the next one."""
         moved = list(zip(self.block, self.step_in_block, block_unfinished, strict=True))
+        block = tuple(block if stays else block + 1 for block, _, stays in moved)
         return evolve(
             self,
             step=tuple(step + 1 for step in self.step),
-            block=tuple(block if stays else block + 1 for block, _, stays in moved),
+            block=block,
+            active_block=self.active_block if block == self.block else numbers(block, self.tokens.device),
             step_in_block=tuple(count + 1 if stays else 0 for _, count, stays in moved),
         )
 
@@ -242,6 +249,7 @@ _PER_SEQUENCE = (
     "age",
     "confidence",
     "sequence",
+    "active_block",
 )
 #: what columns of padding hold before the first step
 _PADDING = {

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from freshkv.core.axes import SEQ
+from freshkv.core.axes import BATCH, SEQ
 from freshkv.core.gathered import GatheredRows
 from freshkv.core.head_memory import HeadMemory
 from freshkv.core.network import NetworkSpec
 from freshkv.core.rows import RowSet
+from freshkv.core.uploads import numbers
 from freshkv.core.visible import VisibleKeys
 
 
@@ -198,5 +199,5 @@ class RowStore:
                     memory[:, place] = memory[:, sequence]
         self._batch = len(sequences)
         self._gathered.clear()
-        self.written = self.written[sequences]
+        self.written = self.written.index_select(BATCH, numbers(sequences, self.written.device))
         self.complete = bool(self.written.all())

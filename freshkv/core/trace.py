@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import torch
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -50,12 +50,6 @@ class StepRecord:
         """Rows that went through a layer: the sum over layers divided by their number, rounded down."""
         return sum(self.rows_by_layer) // len(self.rows_by_layer)
 
-    def cpu(self) -> StepRecord:
-        """A copy of this record on the CPU, which shares no memory with the run."""
-        by_layer = self.refreshed_by_layer
-        copies = {name: getattr(self, name).to("cpu", copy=True) for name in RECORDED}
-        return evolve(self, **copies, refreshed_by_layer=None if by_layer is None else by_layer.to("cpu", copy=True))
-
     def layer(self, layer: int) -> Tensor:
         """bool [batch, seq]: the rows refreshed in this layer."""
         return self.refreshed if self.refreshed_by_layer is None else self.refreshed_by_layer[layer]
@@ -80,6 +74,8 @@ class StepRecord:
 
 #: the tensors of a record, [batch, ...]
 RECORDED = ("tokens", "committed", "remasked", "refreshed", "added", "predicted", "keys", "confidence", "active")
+#: and one that is there where layers differ
+BY_LAYER = "refreshed_by_layer"
 _COUNTS = ("rows_by_layer", "shadow_rows", "probed_by_layer", "watched_by_layer")
 
 

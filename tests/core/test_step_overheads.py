@@ -1,10 +1,9 @@
-"""What a step does besides matrix products: memory that it allocates, and how often the host waits for the device."""
+"""Memory that a step allocates besides matrix products. (For what the host waits: test_far_device.py.)"""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -33,37 +32,8 @@ class Allocations(TorchDispatchMode):
         return result
 
 
-class HostTensor(torch.Tensor):
-    """What has been fetched from the device; whatever is computed from it waits for nobody."""
-
-
-class Waits(TorchFunctionMode):
-    """Calls that make the host wait for what the device computes, were it a GPU."""
-
-    CALLS = ("item", "tolist", "numpy", "nonzero", "__bool__", "__int__", "__float__", "equal", "masked_select")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls = 0
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        name = getattr(func, "__name__", "")
-        result = func(*args, **(kwargs or {}))
-        if any(issubclass(kind, HostTensor) for kind in types):
-            return result.as_subclass(torch.Tensor) if name == "to" else result
-        if name == "cpu":
-            self.calls += 1
-            return result.as_subclass(HostTensor)
-        self.calls += name in self.CALLS or (name in {"__getitem__", "__setitem__"} and _by_mask(args[1]))
-        return result
-
-
 def _storage(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage()._cdata
-
-
-def _by_mask(index) -> bool:
-    return any(isinstance(part, torch.Tensor) and part.dtype == torch.bool for part in tree_leaves(index))
 
 
 def measured(mode_type, read, policy: str, prompt: int, batch: int = 1) -> list:
@@ -85,10 +55,6 @@ def measured(mode_type, read, policy: str, prompt: int, batch: int = 1) -> list:
 
 def bytes_by_step(policy: str, prompt: int) -> list[int]:
     return measured(Allocations, lambda mode: mode.bytes, policy, prompt)
-
-
-def waits_by_step(policy: str, batch: int = 1) -> list[int]:
-    return measured(Waits, lambda mode: mode.calls, policy, prompt=24, batch=batch)
 
 
 @pytest.mark.parametrize("policy", ["prefix", "dual"])
@@ -116,30 +82,6 @@ def growth_with_prompt(policy: str) -> float:
     short, long = bytes_by_step(policy, 32), bytes_by_step(policy, 96)
     later = [step for step in range(1, RESPONSE) if step % BLOCK != 0]
     return max((long[step] - short[step]) / 64 for step in later)
-
-
-#: which rows and positions there are, and what has become of the step
-NARROW = 2
-
-
-@pytest.mark.parametrize(
-    ("policy", "most"),
-    [("none", NARROW), ("prefix", NARROW), ("dual", NARROW), ("d2cache:current_k=8", NARROW)],
-)
-@pytest.mark.parametrize("batch", [1, 3])
-def test_the_host_waits_a_few_times_a_step_whatever_the_batch(policy, most, batch):
-    """The first step knows less; groups of a batch are told apart."""
-    waits = waits_by_step(policy, batch)
-    apart = 3 if batch > 1 else 0
-    assert max(waits[1:]) <= most + apart
-    assert max(waits) <= most + apart + 3
-
-
-def test_a_layerwise_policy_makes_the_host_wait_once_a_layer():
-    """For the rows that it chose; and once for those that are probed."""
-    waits = waits_by_step("dllm:kp=50,kr=50,rou=0.25")
-    assert max(waits[1:]) <= NARROW + 1 + SHAPE.layers
-    assert max(waits) <= NARROW + 3 + SHAPE.layers
 
 
 @pytest.mark.parametrize("policy", ["none", "prefix", "dual"])
