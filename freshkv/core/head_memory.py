@@ -20,7 +20,18 @@ class HeadMemory:
         self, layers: int, kv_heads: int, batch: int, seq: int, width: int, *, device: torch.device, dtype: torch.dtype
     ) -> None:
         self._memory = torch.empty(layers, kv_heads * batch, seq, width, device=device, dtype=dtype)
-        self._kv_heads, self._batch = kv_heads, batch
+        self._kv_heads = kv_heads
+        self._hold(batch)
+
+    def _hold(self, batch: int) -> None:
+        """From now on so many sequences."""
+        self._batch = batch
+        # made once: every layer of every step reads them
+        held = [layer[: self._kv_heads * batch] for layer in self._memory]
+        self._by_head: list[Tensor] = [slabs.view(self._kv_heads, batch, *slabs.shape[1:]) for slabs in held]
+        self._by_place: list[Tensor] = [
+            heads.flatten(1, 2) for heads in self._by_head
+        ]  # [kv_heads, batch * seq, head_width]
 
     @property
     def nbytes(self) -> int:
@@ -29,8 +40,7 @@ class HeadMemory:
 
     def by_head(self, layer: int) -> Tensor:
         """[kv_heads, batch, seq, head_width], a view, contiguous."""
-        held = self._memory[layer, : self._kv_heads * self._batch]
-        return held.view(self._kv_heads, self._batch, *held.shape[1:])
+        return self._by_head[layer]
 
     def by_row(self, layer: int) -> Tensor:
         """[batch, seq, kv_heads, head_width], a view."""
@@ -38,11 +48,11 @@ class HeadMemory:
 
     def write(self, layer: int, rows: RowSet, fresh: Tensor) -> None:
         """Replace ``rows`` by ``fresh`` [rows, kv_heads, head_width]."""
-        rows.put_by_head(self.by_head(layer).flatten(1, 2), fresh)
+        rows.put_by_head(self._by_place[layer], fresh)
 
     def take(self, layer: int, rows: RowSet) -> Tensor:
         """``rows`` as [rows, kv_heads, head_width]."""
-        return rows.take_by_head(self.by_head(layer).flatten(1, 2))
+        return rows.take_by_head(self._by_place[layer])
 
     def fill(self, value: float) -> None:
         """``value`` everywhere."""
@@ -60,14 +70,15 @@ class HeadMemory:
             for place, sequence in enumerate(sequences):
                 # a slab never moves behind where it was: what is still to be read is not written over
                 self._move(head * self._batch + sequence, head * left + place)
-        self._batch = left
+        self._hold(left)
 
     def admit(self, newcomers: int) -> None:
         """Make place for more sequences behind those that are held; what it holds then means nothing."""
-        held, self._batch = self._batch, self._batch + newcomers
+        held, batch = self._batch, self._batch + newcomers
         for head in reversed(range(self._kv_heads)):
             for place in reversed(range(held)):
-                self._move(head * held + place, head * self._batch + place)
+                self._move(head * held + place, head * batch + place)
+        self._hold(batch)
 
     def _move(self, source: int, target: int) -> None:
         if source != target:

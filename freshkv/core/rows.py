@@ -100,7 +100,10 @@ class RowSet:
 
     def put_by_head(self, canvas: Tensor, rows: Tensor) -> None:
         """Write packed ``rows`` [rows, heads, width] to their places in ``canvas`` [heads, batch * seq, width]."""
-        canvas[:, self.flat if self.span is None else self.span] = rows.transpose(0, 1)
+        if self.span is not None:
+            canvas[:, self.span] = rows.transpose(0, 1)
+        else:
+            canvas.index_copy_(1, self.flat, rows.transpose(0, 1))
 
     def rectangular(self, rows: Tensor) -> Tensor:
         """Packed [rows, ...] to [batch, widest, ...], repeating the last row of shorter sequences."""

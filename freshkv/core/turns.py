@@ -29,11 +29,11 @@ def computed(compute: OfRows, rows: Tensor) -> Tensor:
 def added(hidden: Tensor, compute: OfRows, rows: Tensor, *, own: bool) -> Tensor:
     """``hidden`` [rows, width] plus what ``compute`` makes of ``rows`` [rows, ...].
 
-    ``own`` says that nobody else holds ``hidden``: where rows are many the sum takes its place.
+    ``own`` says that nobody else holds ``hidden``: the sum takes its place.
     """
     turns = turns_of(hidden.shape[0])
     if len(turns) == 1:
-        return hidden + compute(rows)
+        return hidden.add_(compute(rows)) if own else hidden + compute(rows)
     total = hidden if own else torch.empty_like(hidden)
     for part in turns:
         torch.add(hidden[part], compute(rows[part]), out=total[part])
