@@ -95,10 +95,11 @@ class Sight:
             self._last, self._keys = None, in_place(visible, self._layers)
             return self._keys
         last, self._last = self._last, visible
-        stays = last is not None and last.shape == visible.shape and torch.equal(last, visible)
+        comparable = last is not None and last.shape == visible.shape
+        stays, share = _compared(visible, last if comparable else None)
         if stays and self._keys[0].columns is not None:
             return self._keys
-        if self._pays(visible, stays=stays):
+        if self._pays(share, stays=stays):
             self._keys = gathered(visible, self._layers)
         else:
             self._keys = in_place(visible, self._layers)
@@ -108,7 +109,15 @@ class Sight:
         """Other sequences from now on."""
         self._last = None
 
-    def _pays(self, visible: Tensor, *, stays: bool) -> bool:
+    def _pays(self, share: float, *, stays: bool) -> bool:
         if self._gathering != "auto":
             return self._gathering == "always"
-        return float(visible.float().mean()) <= (WORTH_IF_IT_STAYS if stays else WORTH_AT_ONCE)
+        return share <= (WORTH_IF_IT_STAYS if stays else WORTH_AT_ONCE)
+
+
+def _compared(visible: Tensor, last: Tensor | None) -> tuple[bool, float]:
+    """Whether it is the ``last`` one, None: no; and the share that is visible. The host waits once."""
+    share = visible.float().mean()
+    same = torch.zeros_like(share) if last is None else (visible == last).all().float()
+    stays, visible_share = torch.stack((same, share)).tolist()
+    return stays == 1.0, visible_share

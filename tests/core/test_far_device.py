@@ -72,6 +72,14 @@ def test_the_host_waits_twice_a_step(decoded: Decode, policy: str, decoder: str,
     assert all(step == {"fetched": 1, "tolist": 1} for step in outcome.steps)
 
 
+@pytest.mark.parametrize("policy", ["dpad", "block"])
+def test_a_policy_that_hides_keys_makes_it_wait_twice_more(decoded: Decode, policy: str) -> None:
+    """Whether any key is left, and whether those seen are as before, and few. Of others than before, how many."""
+    outcome = decoded(policy=policy, batch=3)
+    assert max(step.total() for step in outcome.steps) <= 5
+    assert {step.total() for step in outcome.steps[2:8]} == {4}
+
+
 def test_a_layerwise_policy_makes_the_host_wait_once_a_layer(decoded: Decode) -> None:
     """For the rows that it chose; and once for those that are probed."""
     shape = NetworkShape(layers=4)

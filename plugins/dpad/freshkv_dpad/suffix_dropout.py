@@ -51,7 +51,7 @@ class DPad(CachePolicy):
         end = (position * view.in_block).amax(dim=1, keepdim=True) + 1
         distance = position - end
         within = (distance >= 0) & (distance < self.window)
-        survives = survivors(self.window, self.k, self.a).to(position.device)
+        survives = survivors(self.window, self.k, self.a).to(position.device, non_blocking=True)
         return (distance < 0) | (within & survives[distance.clamp(0, self.window - 1)])
 
 
