@@ -62,6 +62,7 @@ class Engine:
         keep_inputs: bool = False,
         watch_attention: bool = False,
         gathering: Gathering = "auto",
+        inference_mode: bool = True,
         record: Record | None = None,
         reuse_projections: bool = False,
         padding: Padding = "computed",
@@ -99,7 +100,7 @@ class Engine:
         self._recalled, self._keep_rollout = keep_queries or keep_paid, keep_rollout
         self._rolled_out: Tensor | None = None  # within a pass that was replayed
         self._projections = Projections(network, self.store, reuse=reuse, keep=keep_queries or paid)
-        self._keep_hidden, self._keep_inputs = keep_hidden, keep_inputs
+        self._keep_hidden, self._keep_inputs, self._inference_mode = keep_hidden, keep_inputs, inference_mode
         self._visible: Tensor | None = None
         self._sight = Sight(self.spec.layers, gathering)
         self._seen: tuple[VisibleKeys, ...] = ()
@@ -296,7 +297,7 @@ class Engine:
 
     def _inference(self) -> AbstractContextManager[object]:
         """Fewer checks around each operation. What leaves it must not be handed to a plugin: it has no version."""
-        return torch.inference_mode() if self.division.parts == 1 else nullcontext()
+        return torch.inference_mode() if self._inference_mode and self.division.parts == 1 else nullcontext()
 
     def _make_recorded(self, record: Record) -> RecordedPasses:
         return RecordedPasses(record, self._layers, self._is_valid)

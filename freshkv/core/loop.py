@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from attrs import evolve, frozen
@@ -48,6 +48,7 @@ class RunOptions:
     seeds: Sequence[int]  #: one for each sequence
     poison: bool = False  #: fill fresh caches with NaN, so that reading what was never written shows
     gathering: Gathering = "auto"  #: of visible keys, where some are hidden: a matter of speed alone
+    inference_mode: bool = True  #: torch's, around the layers: a matter of speed alone
     record: Record | None = None  #: has passes recorded and replayed: a matter of speed alone
     reuse_projections: bool = False  #: of the first layer, see ``Projections``: a matter of speed alone
     #: sequences come and go: padding is not computed, and a sequence whose logits are no numbers leaves alone
@@ -85,6 +86,7 @@ class DenoisingLoop:
             **engine_options(policy),
             keep_hidden=on_evidence is not None,
             gathering=options.gathering,
+            inference_mode=options.inference_mode,
             record=options.record,
             reuse_projections=options.reuse_projections,
             padding=padding,
@@ -94,7 +96,8 @@ class DenoisingLoop:
         check_same_run(self.division, start, options)
         self.truth: Truth | None = None
         if on_evidence is not None or policy.uses_truth:
-            self.truth = Truth(network, start.is_valid, keep_hidden=on_evidence is not None, padding=padding)
+            same: dict[str, Any] = {"padding": padding, "inference_mode": options.inference_mode}
+            self.truth = Truth(network, start.is_valid, keep_hidden=on_evidence is not None, **same)
         self.predictor = Predictor(network, options.decoder, options.sampling, options.seeds)
         self.state = start.with_signals(self._no_signals(start))
 

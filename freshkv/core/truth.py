@@ -7,6 +7,7 @@ counts nowhere: not as rows of the policy, but all the more in time and memory, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from attrs import frozen
@@ -50,13 +51,20 @@ class Truth:
     """What the network computes without a cache, for the sequences ``is_valid``, bool [batch, seq], of a run.
 
     It has caches of its own, which every ``forward`` fills anew, and never touches those of the run. All valid keys are
-    attended, whatever the policy hides. ``padding`` as an engine's.
+    attended, whatever the policy hides. ``padding`` and ``inference_mode`` as an engine's.
     """
 
     def __init__(
-        self, network: Network, is_valid: Tensor, *, keep_hidden: bool = False, padding: Padding = "computed"
+        self,
+        network: Network,
+        is_valid: Tensor,
+        *,
+        keep_hidden: bool = False,
+        padding: Padding = "computed",
+        inference_mode: bool = True,
     ) -> None:
-        self._engine = Engine(network, is_valid, keep_hidden=keep_hidden, padding=padding)
+        options: dict[str, Any] = {"padding": padding, "inference_mode": inference_mode}
+        self._engine = Engine(network, is_valid, keep_hidden=keep_hidden, **options)
         self._padding = padding
         self._hold(is_valid)
 

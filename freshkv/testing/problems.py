@@ -94,10 +94,11 @@ class Problem:
         network: Network | None = None,
         poison: bool = True,
         gathering: Gathering = "auto",
+        inference_mode: bool = True,
         on_step: OnStep | None = None,
     ) -> Run:
         """Decode it. ``network`` stands in for the problem's own; ``poison`` fills fresh caches with NaN;
-        ``gathering`` says when visible keys are copied side by side.
+        ``gathering`` says when visible keys are copied side by side, ``inference_mode`` whether layers run in torch's.
         """
         model = self.network if network is None else network
         canvas = Canvas.create(
@@ -106,7 +107,7 @@ class Problem:
             self.gen_length,
             self.block_length,
             model.network_spec,
-            torch.device("cpu"),
+            model.device,
             self.eos_token_id,
         )
         options = RunOptions(
@@ -116,5 +117,6 @@ class Problem:
             seeds=self.seeds,
             poison=poison,
             gathering=gathering,
+            inference_mode=inference_mode,
         )
         return run_canvas(model, canvas, options, on_step)

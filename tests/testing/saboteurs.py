@@ -102,6 +102,20 @@ class CountsPadding(Broken):
 
 
 @frozen
+class StaysOnTheHost(Broken):
+    def refresh(self, view: StepView) -> Tensor:
+        return view.is_valid & torch.ones(view.shape[1]).bool()
+
+
+@frozen
+class HidesInSecret(CachePolicy):
+    name = "hides-in-secret"
+
+    def select(self, view: StepView) -> Selection:
+        return Selection(predict=view.in_block, visible=view.is_prompt | view.in_block)
+
+
+@frozen
 class Idle(CachePolicy):
     """Predicts nothing and never refreshes: lazy, but within its rights."""
 
@@ -116,6 +130,7 @@ class Tunnel(CachePolicy):
     """Sees the block alone, from the first step on: short-sighted, but within its rights."""
 
     name = "tunnel"
+    hides_keys = True
 
     def select(self, view: StepView) -> Selection:
         return Selection(predict=view.in_block, visible=view.in_block)
@@ -197,6 +212,11 @@ POLICIES: dict[type[Any], tuple[str, str]] = {
     LooksAtNeighbours: ("a_sequence_does_not_depend_on_its_batch", "other rows are refreshed in step"),
     FavoursTheFirst: ("a_sequence_does_not_depend_on_its_batch", "treats sequence 1 otherwise than by itself"),
     CountsPadding: ("padding_changes_nothing", "CountsPadding answers otherwise without the padding"),
+    StaysOnTheHost: (
+        "its_tensors_lie_where_those_of_the_run_do",
+        "on the host. (saboteurs.py, line ",
+    ),
+    HidesInSecret: ("it_says_that_it_hides_keys", "HidesInSecret hides keys in "),
     ProbesNumbers: ("every_answer_has_the_right_form", "ProbesNumbers.probe_layer returned int64"),
     ProbesInPlace: ("nothing_that_it_is_handed_is_written_to", "ProbesInPlace.probe_layer wrote to"),
     WatchesFloats: ("every_answer_has_the_right_form", "WatchesFloats.select (watch) returned float32"),
@@ -336,6 +356,12 @@ class ComparesWithNeighbours(BrokenDecoder):
 
 
 @frozen
+class ChoosesOnTheHost(BrokenDecoder):
+    def choose(self, view: StepView, prediction: Prediction) -> Tensor:
+        return leftmost(prediction, torch.ones(view.shape[0], 1).long())
+
+
+@frozen
 class CountsColumns(BrokenDecoder):
     def choose(self, view: StepView, prediction: Prediction) -> Tensor:
         first = prediction.positions.long().argmax(dim=1, keepdim=True)
@@ -385,6 +411,7 @@ DECODERS: dict[type[Any], tuple[str, str]] = {
     BorrowsNoise: ("random_numbers_come_from_the_seed_of_the_sequence_alone", "random numbers of the others changed"),
     TiesUpward: ("ties_go_to_the_lower_position", "whose prediction is the same"),
     ComparesWithNeighbours: ("a_sequence_does_not_depend_on_its_batch", "otherwise than by itself"),
+    ChoosesOnTheHost: ("its_tensors_lie_where_those_of_the_run_do", "on the host. (saboteurs.py, line "),
     CountsColumns: ("padding_changes_nothing", "answers otherwise without the padding"),
     LooksAtThePolicy: ("with_every_built_in_policy_fully_refreshed_it_is_the_uncached_run", "is another run"),
     GrowsToo: ("its_spec_string_gives_it_back", "reads as GrowsToo(size=5)"),

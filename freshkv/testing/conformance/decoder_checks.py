@@ -11,6 +11,7 @@ from freshkv.core.decoder import Decoder, Prediction
 from freshkv.core.registry import resolve_policy
 from freshkv.core.view import StepView
 from freshkv.testing.conformance.checks import Checks, Draw
+from freshkv.testing.conformance.device_checks import add_device_check
 from freshkv.testing.conformance.observer import BAD_REMASK, ELSEWHERE, MASK_TOKEN, NOTHING, Call
 from freshkv.testing.conformance.partners import EveryOther, any_policy, any_problem, built_in_policies
 from freshkv.testing.conformance.runs import Case, parting
@@ -216,6 +217,7 @@ def _case_that_may_end(subject: Subject, draw: Draw, *, batch: tuple[int, int] =
 
 
 add_independence_checks(DECODER_CHECKS, _case_that_may_end)
+add_device_check(DECODER_CHECKS, _case)
 
 
 @DECODER_CHECKS.add(

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from freshkv.core.policy import LayerwisePolicy
 from freshkv.core.registry import resolve_decoder, resolve_policy
 from freshkv.core.run import Run
+from freshkv.core.selection import Selection
 from freshkv.testing.conformance.checks import Checks, Draw, LeftOutError
+from freshkv.testing.conformance.device_checks import add_device_check
 from freshkv.testing.conformance.partners import SHAPES, any_decoder, any_final_decoder, any_problem
 from freshkv.testing.conformance.runs import Case, parting
 from freshkv.testing.conformance.shared_checks import add_call_checks, add_independence_checks, add_option_checks
@@ -75,6 +77,23 @@ def a_run_ends_with_every_position_decided(subject: Subject, draw: Draw) -> None
 
 
 add_independence_checks(POLICY_CHECKS, _case)
+add_device_check(POLICY_CHECKS, _case)
+
+
+@POLICY_CHECKS.add(
+    after=("every_answer_has_the_right_form",),
+    share=0.5,
+    why="copies of the keys that stay visible take memory, and how many requests fit is planned by what a policy says.",
+    mend="set hides_keys = True in the class, beside its name; or leave Selection.visible None.",
+)
+def it_says_that_it_hides_keys(subject: Subject, draw: Draw) -> None:
+    """Where a selection says what is visible."""
+    case = _case(subject, draw)
+    observer, _ = case.observe("policy")
+    selections = [call.answer for call in observer.calls if isinstance(call.answer, Selection)]
+    hiding = [selection for selection in selections if selection.visible is not None]
+    if hiding and not case.policy.hides_keys:
+        raise case.fail(f"{subject.name} hides keys in {len(hiding)} of {len(selections)} steps and does not say so.")
 
 
 @POLICY_CHECKS.add(
