@@ -32,6 +32,15 @@ class FewRowsAttention(Protocol):
         """
         ...
 
+    def weigh(
+        self, queries: Tensor, keys: Tensor, weights: Tensor, rows: RowSet, visible: Tensor | None
+    ) -> Tensor | None:
+        """What ``attention.weighted_attention`` gives, float32 [batch, kept], of any number of rows; None: not by this.
+
+        Arguments as there.
+        """
+        ...
+
 
 def own_attention(network: Network) -> FewRowsAttention | None:
     """The ``few_rows_attention`` of ``network``, if it has any."""
@@ -46,6 +55,7 @@ class KeptAttention:
     rows: RowSet
     queries: Tensor | None  #: [rows, heads, head_width]
     paid: Tensor | None  #: float32 [rows, kept]; head-mean attention to each key that is attended to
+    own: FewRowsAttention | None = None  #: of the network
 
     def received(self, weights: Tensor, keys: Tensor, visible: Tensor | None) -> Tensor:
         """Sum over rows of ``weights`` [rows] times their head-mean attention: float32 [batch, kept].
@@ -53,7 +63,9 @@ class KeptAttention:
         ``keys`` and ``visible`` are those that were attended to, as in ``attend``.
         """
         if self.paid is None:
-            return weighted_attention(self._queries(), keys, weights, self.rows, visible)
+            given = (self._queries(), keys, weights, self.rows, visible)
+            weighed = None if self.own is None else self.own.weigh(*given)
+            return weighted_attention(*given) if weighed is None else weighed
         batch, seq = self.rows.mask.shape
         if batch == 1:
             return weights[None] @ self.paid
@@ -99,7 +111,7 @@ class AttentionOfPass:
         elif may_fall_off:
             attended, paid = attend_openly(queries, keys, values, rows, visible)
         if self._wants_queries or (self._wants_paid and paid is None):
-            self.layers.append(KeptAttention(rows, queries, paid))
+            self.layers.append(KeptAttention(rows, queries, paid, self._own))
         elif self._wants_paid:
             self.layers.append(KeptAttention(rows, None, paid))
         return attend(queries, keys, values, rows, visible) if attended is None else attended
@@ -111,7 +123,7 @@ class AttentionOfPass:
 
     def restore(self, rows: RowSet, queries: Sequence[Tensor]) -> None:
         """Keep the ``queries`` of ``rows``, one tensor for each layer, of a pass that was replayed."""
-        self.layers = [KeptAttention(rows, query, None) for query in queries]
+        self.layers = [KeptAttention(rows, query, None, self._own) for query in queries]
 
 
 def _can_be_open(queries: Tensor, keys: Tensor, rows: RowSet) -> bool:

@@ -1,279 +1,24 @@
-// Attention of few rows, packed sequence by sequence, to the keys of their sequences, and what each of them pays.
-//
-// Rows lie across the lanes of vectors: a panel holds WIDE rows, and scores are [key][WIDE]. So the softmax needs no
-// sums across lanes, and keys and values are multiplied as they lie; what is multiplied next is fetched meanwhile.
-// Everything is float32. A row's result does not depend on its neighbours; what it pays, summed over heads, can differ
-// by rounding with the number of threads.
-#include <cstdlib>
+// Attention of few rows, packed sequence by sequence, to the keys of their sequences, and what each of them pays; and
+// what keys receive from many rows. Sums over heads can differ by rounding with the number of threads.
 #include <omp.h>
 
-#include "numbers.h"
-#include "tiles.h"
+#include "heads.h"
 
 namespace {
-
-// sums[ROWS][WIDE] of elements[ROWS, inner] x columns[inner, WIDE], WIDE being VECTORS of lanes. Along the inner axis
-// elements lie side by side, or, ACROSS, `stride` apart, and those of the ROWS the other way round.
-template <int VECTORS, bool ACROSS, int ROWS>
-void multiply_tile(const float *elements, int64_t stride, int64_t inner, const float *columns, float *products,
-                   Ahead ahead) {
-    constexpr int64_t WIDE = VECTORS * LANES;
-    Lanes sums[ROWS][VECTORS] = {};
-    for (int64_t k = 0; k < inner; k++, columns += WIDE, ahead.next += ahead.pace) {
-        __builtin_prefetch(ahead.next, 0, 2);
-        Lanes left = *(const Lanes *)columns, right = *(const Lanes *)(columns + WIDE - LANES);
-#pragma GCC unroll 14
-        for (int row = 0; row < ROWS; row++) {
-            float element = ACROSS ? elements[k * stride + row] : elements[row * stride + k];
-            sums[row][0] += element * left;
-            if (VECTORS > 1) sums[row][VECTORS - 1] += element * right;
-        }
-    }
-    for (int row = 0; row < ROWS; row++)
-        for (int part = 0; part < VECTORS; part++) *(Lanes *)(products + row * WIDE + part * LANES) = sums[row][part];
-}
-
-typedef void (*MultiplyTile)(const float *, int64_t, int64_t, const float *, float *, Ahead);
-
-template <int VECTORS, bool ACROSS>
-MultiplyTile tile_of(int64_t rows) {
-    static const MultiplyTile tiles[HIGHEST + 1] = {
-        nullptr,
-        multiply_tile<VECTORS, ACROSS, 1>,
-        multiply_tile<VECTORS, ACROSS, 2>,
-        multiply_tile<VECTORS, ACROSS, 3>,
-        multiply_tile<VECTORS, ACROSS, 4>,
-        multiply_tile<VECTORS, ACROSS, 5>,
-        multiply_tile<VECTORS, ACROSS, 6>,
-#ifdef __AVX512F__
-        multiply_tile<VECTORS, ACROSS, 7>,
-        multiply_tile<VECTORS, ACROSS, 8>,
-        multiply_tile<VECTORS, ACROSS, 9>,
-        multiply_tile<VECTORS, ACROSS, 10>,
-        multiply_tile<VECTORS, ACROSS, 11>,
-        multiply_tile<VECTORS, ACROSS, 12>,
-        multiply_tile<VECTORS, ACROSS, 13>,
-        multiply_tile<VECTORS, ACROSS, 14>,
-#endif
-    };
-    return tiles[rows];
-}
-
-// A part of the bytes that are needed next.
-struct Part {
-    const char *first;
-    int64_t bytes;
-};
-
-// [count, WIDE] products in tiles of nearly equal height, while `next` is fetched
-template <int VECTORS, bool ACROSS>
-void multiply(const float *elements, int64_t stride, int64_t count, int64_t inner, const float *columns, float *products,
-              Part next) {
-    int64_t tiles = (count + HIGHEST - 1) / HIGHEST, pace = (next.bytes + tiles * inner - 1) / (tiles * inner);
-    for (int64_t tile = 0; tile < tiles; tile++) {
-        int64_t first = count * tile / tiles, height = count * (tile + 1) / tiles - first;
-        const float *from = elements + (ACROSS ? first : first * stride);
-        Ahead ahead{next.first + tile * inner * pace, pace};
-        tile_of<VECTORS, ACROSS>(height)(from, stride, inner, columns, products + first * VECTORS * LANES, ahead);
-    }
-}
-
-// A head's keys and values, multiplied in float32: [seq, width], widened into `memory` if they are narrower.
-template <typename Element>
-struct PlainHead {
-    struct Scope {};
-    static constexpr bool TAKES_VALUES = sizeof(Element) < sizeof(float);  // they have been read once a head is taken
-    int64_t seq, width, keys_row = 0, values_row = 0;
-    float *memory;  // floats(seq, width)
-    const float *keys = nullptr, *values = nullptr;
-
-    PlainHead(int64_t seq, int64_t width, float *memory) : seq(seq), width(width), memory(memory) {}
-    static int64_t floats(int64_t seq, int64_t width) { return (TAKES_VALUES ? 2 * seq * width : 0) + width * WIDE; }
-    float scale() const { return 1.0f; }  // that scores still need
-
-    void take(const float *all_keys, int64_t key_stride, const float *all_values, int64_t value_stride) {
-        keys = all_keys, values = all_values, keys_row = key_stride, values_row = value_stride;
-    }
-    void take(const BFloat16 *all_keys, int64_t key_stride, const BFloat16 *all_values, int64_t value_stride) {
-        float *wide_keys = memory + width * WIDE, *wide_values = wide_keys + seq * width;
-        for (int64_t key = 0; key < seq; key++)
-            for (int64_t k = 0; k < width; k++) wide_keys[key * width + k] = widen(all_keys[key * key_stride + k]);
-        for (int64_t key = 0; key < seq; key++)
-            for (int64_t k = 0; k < width; k++) wide_values[key * width + k] = widen(all_values[key * value_stride + k]);
-        take(wide_keys, width, wide_values, width);
-    }
-    // scores [key][VECTORS * LANES] of `filled` rows
-    template <int VECTORS>
-    void score(const Element *query, int64_t stride, int64_t filled, float *scores, Part next) {
-        float *columns = memory, scale = 1.0f / std::sqrt((float)width);
-        for (int64_t lane = 0; lane < VECTORS * LANES; lane++)
-            for (int64_t k = 0; k < width; k++)
-                columns[k * VECTORS * LANES + lane] = lane < filled ? widen(query[lane * stride + k]) * scale : 0.0f;
-        multiply<VECTORS, false>(keys, keys_row, seq, width, columns, scores, next);
-    }
-    // [width][VECTORS * LANES] sums of values, each times its power
-    template <int VECTORS>
-    void gather(const float *powers, float *gathered, Part next) {
-        multiply<VECTORS, true>(values, values_row, width, seq, powers, gathered, next);
-    }
-};
-
-#if TILES
-// The same for bfloat16 by tiles: sums are float32, powers are rounded to meet the values. `width` is a multiple of DEEP.
-struct TiledHead {
-    using Scope = UseTiles;
-    static constexpr bool TAKES_VALUES = true;  // keys are multiplied as they lie
-    int64_t seq, width, blocks, keys_row = 0, pace = 0;  // blocks of DEEP keys
-    uint16_t *queries, *last, *turned, *shares;
-    const uint16_t *keys = nullptr;
-    const char *fetched = nullptr;
-
-    TiledHead(int64_t seq, int64_t width, float *memory) : seq(seq), width(width), blocks((seq + DEEP - 1) / DEEP) {
-        queries = (uint16_t *)memory;        // [part of width][half of the rows][pair][row][2]
-        last = queries + width * WIDE;       // [HIGH, width]: the keys of a tile that is not full
-        turned = last + width * HIGH;        // [block][part of width][HIGH of width][DEEP keys]
-        shares = turned + blocks * DEEP * width;  // [block][half of the rows][pair of keys][row][2]
-    }
-    static int64_t floats(int64_t seq, int64_t width) {
-        int64_t padded = (seq + DEEP - 1) / DEEP * DEEP;
-        return (width * WIDE + width * HIGH + padded * width + padded * WIDE) / 2;
-    }
-    float scale() const { return 1.0f / std::sqrt((float)width); }
-
-    void take(const uint16_t *all_keys, int64_t key_stride, const uint16_t *values, int64_t value_stride) {
-        keys = all_keys, keys_row = key_stride;
-        int64_t full = seq / HIGH * HIGH;
-        memset(last, 0, width * HIGH * sizeof(uint16_t));
-        for (int64_t key = full; key < seq; key++)
-            memcpy(last + (key - full) * width, keys + key * keys_row, width * sizeof(uint16_t));
-        __m512i places = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-                                            _mm512_set1_epi32((int)value_stride));
-        for (int64_t key = 0; key < blocks * DEEP; key += HIGH)
-            for (int64_t k = 0; k < width; k += 2) {  // two elements of HIGH keys at a time, which become two rows
-                int64_t left = seq - key < 0 ? 0 : seq - key < HIGH ? seq - key : HIGH;
-                __m512i pairs = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), (__mmask16)((1 << left) - 1), places,
-                                                            values + key * value_stride + k, sizeof(uint16_t));
-                uint16_t *row = turned + ((key / DEEP) * (width / HIGH) + k / HIGH) * TILE + k % HIGH * DEEP + key % DEEP;
-                _mm256_storeu_si256((__m256i *)row, _mm512_cvtepi32_epi16(pairs));
-                _mm256_storeu_si256((__m256i *)(row + DEEP), _mm512_cvtepi32_epi16(_mm512_srli_epi32(pairs, 16)));
-            }
-    }
-
-    template <int VECTORS>
-    void score(const uint16_t *query, int64_t stride, int64_t filled, float *scores, Part next) {
-        memset(queries, 0, width * VECTORS * LANES * sizeof(uint16_t));
-        for (int64_t row = 0; row < filled; row++)
-            for (int64_t k = 0; k < width; k += 2)
-                memcpy(queries + (k / DEEP * VECTORS + row / LANES) * TILE + k % DEEP / 2 * DEEP + row % LANES * 2,
-                       query + row * stride + k, 2 * sizeof(uint16_t));
-        everything_is_written();
-        fetch_in(next, blocks * (width / DEEP));
-        for (int64_t key = 0; key < blocks * DEEP; key += 2 * HIGH) {
-            TiledRows upper{keys + key * keys_row, keys_row, DEEP}, lower{upper.first + HIGH * keys_row, keys_row, DEEP};
-            if (key + HIGH > seq) upper = {last, width, DEEP};
-            if (key + 2 * HIGH > seq) lower = {last, width, DEEP};
-            multiply_tiles<VECTORS>(upper, lower, queries, width / DEEP, scores + key * VECTORS * LANES);
-        }
-    }
-
-    template <int VECTORS>
-    void gather(const float *powers, float *gathered, Part next) {
-        __m512i interleaved = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22,
-                                               6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-        for (int64_t key = 0; key < blocks * DEEP; key += 2)
-            for (int64_t half = 0; half < VECTORS; half++) {
-                const float *from = powers + key * VECTORS * LANES + half * LANES;
-                __m512 even = key < seq ? _mm512_loadu_ps(from) : _mm512_setzero_ps();
-                __m512 odd = key + 1 < seq ? _mm512_loadu_ps(from + VECTORS * LANES) : _mm512_setzero_ps();
-                __m512i both = _mm512_permutexvar_epi16(interleaved, (__m512i)_mm512_cvtne2ps_pbh(odd, even));
-                _mm512_storeu_si512(shares + (key / DEEP * VECTORS + half) * TILE + key % DEEP / 2 * DEEP, both);
-            }
-        everything_is_written();
-        fetch_in(next, blocks * (width / DEEP));
-        for (int64_t k = 0; k < width; k += 2 * HIGH) {
-            TiledRows upper{turned + k / HIGH * TILE, DEEP, width / HIGH * TILE}, lower{upper.first + TILE, DEEP, upper.step};
-            multiply_tiles<VECTORS>(upper, lower, shares, blocks, gathered + k * VECTORS * LANES);
-        }
-    }
-
-    struct TiledRows {  // HIGH rows, a part of DEEP elements at a time; distances in elements
-        const uint16_t *first;
-        int64_t row, step;
-    };
-
-    // what is fetched from now on, in `steps` of multiply_tiles
-    void fetch_in(Part next, int64_t steps) {
-        fetched = next.first;
-        pace = (next.bytes / steps / LINE + 1) * LINE;
-    }
-
-    // two tiles of rows times `columns` [step][half][pair][column][2], into `products` [2 * HIGH][VECTORS * LANES]
-    template <int VECTORS>
-    void multiply_tiles(TiledRows upper, TiledRows lower, const uint16_t *columns, int64_t steps, float *products) {
-        constexpr int64_t STRIDE = VECTORS * LANES * sizeof(float);
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-        for (int64_t step = 0; step < steps; step++, columns += VECTORS * TILE, fetched += pace) {
-            for (int64_t line = 0; line < pace; line += LINE) __builtin_prefetch(fetched + line, 0, 2);
-            _tile_loadd(4, upper.first + step * upper.step, upper.row * sizeof(uint16_t));
-            _tile_loadd(5, lower.first + step * lower.step, lower.row * sizeof(uint16_t));
-            _tile_loadd(6, columns, LINE);
-            _tile_dpbf16ps(0, 4, 6);
-            _tile_dpbf16ps(2, 5, 6);
-            if (VECTORS > 1) {
-                _tile_loadd(7, columns + TILE, LINE);
-                _tile_dpbf16ps(1, 4, 7);
-                _tile_dpbf16ps(3, 5, 7);
-            }
-        }
-        float *below = products + HIGH * VECTORS * LANES;
-        _tile_stored(0, products, STRIDE);
-        _tile_stored(2, below, STRIDE);
-        if (VECTORS > 1) {
-            _tile_stored(1, products + LANES, STRIDE);
-            _tile_stored(3, below + LANES, STRIDE);
-        }
-    }
-};
-#endif
-
-// e^(scale * (score - the row's largest)) in place of scores [seq, WIDE]; `shares` becomes one over their sums
-template <int VECTORS>
-void exponentials(float *scores, int64_t seq, float scale, const uint8_t *visible, float *shares) {
-    constexpr int64_t WIDE = VECTORS * LANES;
-    float largest[WIDE], sums[WIDE] = {};
-    for (float &each : largest) each = -INFINITY;
-    for (int64_t key = 0; key < seq; key++) {
-        float *row = scores + key * WIDE;
-        if (visible != nullptr && !visible[key])
-            for (int64_t lane = 0; lane < WIDE; lane++) row[lane] = -INFINITY;
-        for (int64_t lane = 0; lane < WIDE; lane++) largest[lane] = row[lane] > largest[lane] ? row[lane] : largest[lane];
-    }
-    for (int64_t key = 0; key < seq; key++)
-        for (int64_t lane = 0; lane < WIDE; lane++) {
-            float power = exponential(scale * (scores[key * WIDE + lane] - largest[lane]));
-            scores[key * WIDE + lane] = power;
-            sums[lane] += power;
-        }
-    for (int64_t lane = 0; lane < WIDE; lane++) shares[lane] = 1.0f / sums[lane];
-}
 
 // How a tensor of heads lies; the elements of a head lie side by side. In elements.
 struct Strides {
     int64_t head, batch, row;
 };
 
-template <typename Element, typename Head>
-struct Attention {
-    const Element *queries, *keys, *values;
-    Strides of_queries, of_keys, of_values;  // queries are packed: no stride of the batch
-    const uint8_t *visible;                  // [batch, seq], or null: all
-    const int64_t *counts;                   // rows of each sequence
+// Rows of sequences, packed, and the keys of those sequences.
+template <typename Element>
+struct Rows {
+    const Element *queries, *keys;
+    Strides of_queries, of_keys;  // queries are packed: no stride of the batch
+    const uint8_t *visible;       // [batch, seq], or null: all
+    const int64_t *counts;        // rows of each sequence
     int64_t batch, heads, kv_heads, seq, width;
-    Element *attended;  // [rows, heads, width]
-    float *paid;        // [seq, rows], or null: nobody asks
 
     int64_t rows_before(int64_t sequence) const {
         int64_t sum = 0;
@@ -282,18 +27,39 @@ struct Attention {
     }
     int64_t rows() const { return rows_before(batch); }
     int64_t padded() const { return (seq + 31) / 32 * 32; }  // scores are written in tiles
+    static int64_t panels_of(int64_t count) { return (count + WIDE - 1) / WIDE; }
+
+    // of the heads of all sequences, the one of `task`
+    const Element *head_of(const Element *all, Strides strides, int64_t task) const {
+        int64_t kv_head = task % heads / (heads / kv_heads);
+        return all + kv_head * strides.head + task / heads * strides.batch;
+    }
+    const Element *keys_of(int64_t task) const { return head_of(keys, of_keys, task); }
+    const Element *query_of(int64_t row, int64_t head) const {
+        return queries + row * of_queries.row + head * of_queries.head;
+    }
+    const uint8_t *visible_to(int64_t sequence) const { return visible == nullptr ? nullptr : visible + sequence * seq; }
+};
+
+template <typename Element, typename Head>
+struct Attention : Rows<Element> {
+    using Rows<Element>::of_keys, Rows<Element>::of_queries, Rows<Element>::counts, Rows<Element>::batch;
+    using Rows<Element>::heads, Rows<Element>::seq, Rows<Element>::width, Rows<Element>::rows, Rows<Element>::padded;
+    using Rows<Element>::rows_before, Rows<Element>::panels_of, Rows<Element>::head_of, Rows<Element>::keys_of;
+
+    const Element *values;
+    Strides of_values;
+    Element *attended;  // [rows, heads, width]
+    float *paid;        // [seq, rows], or null: nobody asks
+
+    const Element *values_of(int64_t task) const { return head_of(values, of_values, task); }
+
     // floats that a thread needs: one panel's; one head's; what it has summed of `paid`, except for the first thread
     int64_t floats() const {
         int64_t own = (padded() + width) * WIDE + Head::floats(seq, width);
         return (own + 15) / 16 * 16 + (paid == nullptr ? 0 : (rows() * seq + 15) / 16 * 16);  // whole cache lines
     }
 
-    const Element *keys_of(int64_t task) const { return head_of(keys, of_keys, task); }
-    const Element *values_of(int64_t task) const { return head_of(values, of_values, task); }
-    const Element *head_of(const Element *all, Strides strides, int64_t task) const {
-        int64_t kv_head = task % heads / (heads / kv_heads);
-        return all + kv_head * strides.head + task / heads * strides.batch;
-    }
     // the `panel`th of `panels` parts of what a head is made of
     Part part_of(const Element *head, Strides strides, int64_t panel, int64_t panels) const {
         int64_t bytes = seq * strides.row * sizeof(Element) / panels;
@@ -324,16 +90,17 @@ struct Attention {
     void attend_head(int64_t task, int64_t next, float *memory, float *sums) const {
         int64_t sequence = task / heads, head = task % heads, count = counts[sequence];
         Head kept(seq, width, memory + (padded() + width) * WIDE);
-        kept.take(keys_of(task), of_keys.row, values_of(task), of_values.row);
-        const uint8_t *seen = visible == nullptr ? nullptr : visible + sequence * seq;
-        int64_t panels = (count + WIDE - 1) / WIDE;
+        kept.take_keys(keys_of(task), of_keys.row);
+        kept.take_values(values_of(task), of_values.row);
+        const uint8_t *seen = this->visible_to(sequence);
+        int64_t panels = panels_of(count);
         for (int64_t panel = 0; panel < panels; panel++) {
             int64_t start = panel * WIDE, row = rows_before(sequence) + start;
             int64_t filled = count - start < WIDE ? count - start : WIDE;
             Part next_values = part_of(values_of(Head::TAKES_VALUES ? next : task), of_values, panel, panels);
             Part next_keys = part_of(keys_of(next), of_keys, panel, panels);
             auto attend = filled > LANES ? &Attention::attend_panel<2> : &Attention::attend_panel<1>;
-            (this->*attend)(kept, seen, queries + row * of_queries.row + head * of_queries.head, filled, memory,
+            (this->*attend)(kept, seen, this->query_of(row, head), filled, memory,
                             attended + (row * heads + head) * width, sums == nullptr ? nullptr : sums + row, next_values,
                             next_keys);
         }
@@ -366,20 +133,108 @@ struct Attention {
     }
 };
 
+// What each key receives: the sum over rows of `weights` times what the row pays on average of its heads.
+template <typename Element, typename Head>
+struct Received : Rows<Element> {
+    using Rows<Element>::of_queries, Rows<Element>::of_keys, Rows<Element>::counts, Rows<Element>::batch;
+    using Rows<Element>::heads, Rows<Element>::seq, Rows<Element>::width, Rows<Element>::padded;
+    using Rows<Element>::rows_before, Rows<Element>::panels_of;
+
+    const float *weights;  // [rows]
+    float *received;       // [batch, seq]
+
+    // panels of all heads, which the threads divide among them
+    int64_t panels() const {
+        int64_t sum = 0;
+        for (int64_t sequence = 0; sequence < batch; sequence++) sum += heads * panels_of(counts[sequence]);
+        return sum;
+    }
+    int64_t sums() const { return batch * seq * LANES; }  // floats: [sequence][key][lane]
+    int64_t floats() const { return (padded() * WIDE + Head::floats(seq, width) + 15) / 16 * 16 + sums(); }
+
+    // `filled` rows of a head, at most VECTORS * LANES
+    template <int VECTORS>
+    void receive_panel(Head &kept, const uint8_t *seen, const Element *query, int64_t filled, const float *weight,
+                       float *scores, float *sums) const {
+        constexpr int64_t WIDE = VECTORS * LANES;
+        float shares[WIDE];
+        kept.template score<VECTORS>(query, of_queries.row, filled, scores, Part{(const char *)query, 0});
+        exponentials<VECTORS>(scores, seq, kept.scale(), seen, shares);
+        // lanes without a row hold anything, and no number times 0 is none either
+        for (int64_t key = 0; key < seq; key++)
+            for (int64_t lane = filled; lane < WIDE; lane++) scores[key * WIDE + lane] = 0.0f;
+        for (int64_t lane = 0; lane < WIDE; lane++)
+            shares[lane] = lane < filled ? shares[lane] * weight[lane] / heads : 0.0f;
+        for (int64_t key = 0; key < seq; key++)
+            for (int64_t half = 0; half < VECTORS; half++)
+                for (int64_t lane = 0; lane < LANES; lane++)
+                    sums[key * LANES + lane] += scores[key * WIDE + half * LANES + lane] * shares[half * LANES + lane];
+    }
+
+    // the panels from `begin` to `end`, counted sequence by sequence and head by head
+    void receive(int64_t begin, int64_t end, float *memory, float *sums) const {
+        for (int64_t task = 0, first = 0; task < batch * heads && first < end; task++) {
+            int64_t sequence = task / heads, count = counts[sequence], behind = first + panels_of(count);
+            if (behind > begin) {
+                Head kept(seq, width, memory + padded() * WIDE);
+                kept.take_keys(this->keys_of(task), of_keys.row);
+                for (int64_t panel = first < begin ? begin : first; panel < behind && panel < end; panel++) {
+                    int64_t start = (panel - first) * WIDE, row = rows_before(sequence) + start;
+                    int64_t filled = count - start < WIDE ? count - start : WIDE;
+                    auto receive = filled > LANES ? &Received::receive_panel<2> : &Received::receive_panel<1>;
+                    (this->*receive)(kept, this->visible_to(sequence), this->query_of(row, task % heads), filled,
+                                     weights + row, memory, sums + sequence * seq * LANES);
+                }
+            }
+            first = behind;
+        }
+    }
+
+    int64_t run(int64_t threads) const {
+        float *memory = (float *)aligned_alloc(64, (threads * floats() * sizeof(float) / 64 + 1) * 64);
+        if (memory == nullptr) return -1;
+#pragma omp parallel num_threads(threads)
+        {
+            int64_t all = omp_get_num_threads(), mine = omp_get_thread_num();
+            float *own = memory + mine * floats(), *own_sums = own + floats() - sums();
+            memset(own_sums, 0, sums() * sizeof(float));
+            {
+                [[maybe_unused]] typename Head::Scope scope;
+                receive(panels() * mine / all, panels() * (mine + 1) / all, own, own_sums);
+            }
+#pragma omp barrier
+#pragma omp for
+            for (int64_t key = 0; key < batch * seq; key++) {
+                float total = 0.0f;
+                for (int64_t thread = 0; thread < all; thread++)
+                    for (int64_t lane = 0; lane < LANES; lane++)
+                        total += memory[(thread + 1) * floats() - sums() + key * LANES + lane];
+                received[key] = total;
+            }
+        }
+        free(memory);
+        return 0;
+    }
+};
+
 bool tiles_granted = false;
 
 }  // namespace
 
 // -1 where there is no memory, else 0. `strides` are those of queries (head, row), keys and values (head, batch, row).
-#define ARGUMENTS(ELEMENT)                                                                                            \
-    const ELEMENT *queries, const ELEMENT *keys, const ELEMENT *values, const int64_t *strides,                       \
-        const uint8_t *visible, const int64_t *counts, int64_t batch, int64_t heads, int64_t kv_heads, int64_t seq,   \
-        int64_t width, ELEMENT *attended, float *paid, int64_t threads
-#define ATTENTION(ELEMENT, HEAD)                                                                                      \
-    Attention<ELEMENT, HEAD> {                                                                                        \
-        queries, keys, values, Strides{strides[0], 0, strides[1]}, Strides{strides[2], strides[3], strides[4]},       \
-            Strides{strides[5], strides[6], strides[7]}, visible, counts, batch, heads, kv_heads, seq, width,         \
-            attended, paid                                                                                            \
+#define ROWS(ELEMENT)                                                                                                \
+    const ELEMENT *queries, const ELEMENT *keys, const int64_t *strides, const uint8_t *visible,                     \
+        const int64_t *counts, int64_t batch, int64_t heads, int64_t kv_heads, int64_t seq, int64_t width
+#define ATTENTION(ELEMENT, HEAD)                                                                                     \
+    Attention<ELEMENT, HEAD> {                                                                                       \
+        GIVEN(ELEMENT), values, Strides{strides[5], strides[6], strides[7]}, attended, paid                          \
+    }
+#define RECEIVED(ELEMENT, HEAD)                                                                                      \
+    Received<ELEMENT, HEAD> { GIVEN(ELEMENT), weights, received }
+#define GIVEN(ELEMENT)                                                                                               \
+    Rows<ELEMENT> {                                                                                                  \
+        queries, keys, Strides{strides[0], 0, strides[1]}, Strides{strides[2], strides[3], strides[4]}, visible,     \
+            counts, batch, heads, kv_heads, seq, width                                                               \
     }
 
 extern "C" {
@@ -391,12 +246,25 @@ void prepare() {
 #endif
 }
 
-int64_t attend_float32(ARGUMENTS(float)) { return ATTENTION(float, PlainHead<float>).run(threads); }
+int64_t attend_float32(ROWS(float), const float *values, float *attended, float *paid, int64_t threads) {
+    return ATTENTION(float, PlainHead<float>).run(threads);
+}
 
-int64_t attend_bfloat16(ARGUMENTS(BFloat16)) {
+int64_t attend_bfloat16(ROWS(BFloat16), const BFloat16 *values, BFloat16 *attended, float *paid, int64_t threads) {
 #if TILES
     if (tiles_granted && width % DEEP == 0) return ATTENTION(BFloat16, TiledHead).run(threads);
 #endif
     return ATTENTION(BFloat16, PlainHead<BFloat16>).run(threads);
+}
+
+int64_t receive_float32(ROWS(float), const float *weights, float *received, int64_t threads) {
+    return RECEIVED(float, PlainHead<float>).run(threads);
+}
+
+int64_t receive_bfloat16(ROWS(BFloat16), const float *weights, float *received, int64_t threads) {
+#if TILES
+    if (tiles_granted && width % DEEP == 0) return RECEIVED(BFloat16, TiledHead).run(threads);
+#endif
+    return RECEIVED(BFloat16, PlainHead<BFloat16>).run(threads);
 }
 }
