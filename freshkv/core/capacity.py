@@ -19,7 +19,7 @@ from freshkv.core.policy import CachePolicy
 from freshkv.core.predict import LEAST_POSITIONS
 from freshkv.core.request import Request
 from freshkv.core.sampling import Sampling
-from freshkv.core.turns import MOST_ROWS
+from freshkv.core.turns import most_rows
 
 #: beyond so many, sequences only wait for each other: a step computes enough rows to keep any device busy
 MOST_SLOTS = 64
@@ -90,7 +90,7 @@ class Workload:
 
     def _working(self, spec: NetworkSpec) -> int:
         """Hidden states with the feed-forward network of all rows, or the logits of what is predicted: the larger."""
-        widened = min(self.seq, MOST_ROWS) * 3 * spec.feed_forward_width  # more rows take turns
+        widened = min(self.seq, most_rows(self.element_size)) * 3 * spec.feed_forward_width  # more rows take turns
         layer = (self.seq * 4 * spec.width + widened) * self.element_size
         queries = 0
         kept = engine_options(self.policy)

@@ -81,7 +81,7 @@ class Projections:
         self._first = None
 
     def _all(self, layer: int, hidden: Tensor, rotary: tuple[Tensor, Tensor], rows: RowSet) -> Tensor:
-        turns, (cosine, sine) = turns_of(rows.count), rotary
+        turns, (cosine, sine) = turns_of(rows.count, hidden.element_size()), rotary
         if len(turns) == 1:
             queries = self._some(layer, hidden, rotary, rows)
             place = self._place(layer, rows.count, queries)

@@ -51,7 +51,7 @@ def test_rows_in_parts_change_nothing(monkeypatch, model, policy, most):
         sizes.append(hidden.shape[0])
         return feed_forward(network, layer, hidden)
 
-    monkeypatch.setattr(turns, "MOST_ROWS", most)
+    monkeypatch.setattr(turns, "most_rows", lambda element_size: most)
     monkeypatch.setattr(distribution, "MOST_SHARES", most)
     monkeypatch.setattr(type(model), "feed_forward", watched)
     parts = freshkv.generate(model, prompt, policy=policy, **RUN)

@@ -132,7 +132,7 @@ def test_many_rows_take_turns(seq: int, most: int, seed: int, share: float) -> N
         store.write_keys(1, RowSet.everything(mask), nothing)
         store.write_values(1, RowSet.everything(mask), nothing)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("freshkv.core.turns.MOST_ROWS", at_once)
+            patch.setattr("freshkv.core.turns.most_rows", lambda element_size, at_once=at_once: at_once)
             queries = Projections(network, store).project(1, hidden, rotary, rows)
         held.append((queries, store.keys(1), store.values(1)))
     for whole, parts in zip(*held, strict=True):
@@ -142,7 +142,7 @@ def test_many_rows_take_turns(seq: int, most: int, seed: int, share: float) -> N
 @pytest.mark.parametrize("most", [4, 100])
 @pytest.mark.parametrize("reuse", [False, True])
 def test_kept_queries_of_many_rows_are_one_piece_of_memory(monkeypatch, most: int, reuse: bool) -> None:
-    monkeypatch.setattr("freshkv.core.turns.MOST_ROWS", most)
+    monkeypatch.setattr("freshkv.core.turns.most_rows", lambda element_size: most)
     network, generator = tiny_network(SHAPE), torch.Generator().manual_seed(1)
     spec = network.network_spec
     tokens = torch.randint(28, (1, 10), generator=generator)

@@ -18,8 +18,8 @@ from freshkv.testing.watched import WatchedNetwork
 @given(count=st.integers(0, 200), most=st.integers(1, 40))
 def test_turns_hold_every_row_once_and_are_of_one_size(count: int, most: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(turns, "MOST_ROWS", most)
-        parts = turns.turns_of(count)
+        patch.setattr(turns, "most_rows", lambda element_size: most)
+        parts = turns.turns_of(count, 4)
     rows = [list(range(count)[part]) for part in parts]
     assert [row for part in rows for row in part] == list(range(count))
     sizes = {len(part) for part in rows}
@@ -30,7 +30,7 @@ def test_turns_hold_every_row_once_and_are_of_one_size(count: int, most: int) ->
 @pytest.mark.parametrize("most", [3, 100])
 @pytest.mark.parametrize("own", [False, True])
 def test_a_sum_takes_the_place_of_what_is_its_own(monkeypatch, most: int, own: bool) -> None:
-    monkeypatch.setattr(turns, "MOST_ROWS", most)
+    monkeypatch.setattr(turns, "most_rows", lambda element_size: most)
     hidden, heads = torch.randn(10, 4), torch.randn(10, 2, 3)
     before = hidden.clone()
 
@@ -56,9 +56,15 @@ class HandsOutItsTable(WatchedNetwork):
 
 
 def test_what_a_network_hands_out_is_not_written_to(monkeypatch) -> None:
-    monkeypatch.setattr(turns, "MOST_ROWS", 3)
+    monkeypatch.setattr(turns, "most_rows", lambda element_size: 3)
     tokens = torch.randint(14, (1, 10), generator=torch.Generator().manual_seed(1))
     network = HandsOutItsTable(tiny_network(NetworkShape()), tokens.flatten())
     table = network.table.clone()
     Engine(network, torch.ones_like(tokens, dtype=torch.bool)).narrow(tokens, RowSet.everything(tokens))
     assert torch.equal(network.table, table)
+
+
+def test_rows_of_half_the_size_are_twice_as_many() -> None:
+    assert [turns.most_rows(size) for size in (2, 4, 8)] == [1280, 640, 320]
+    assert len(turns.turns_of(1280, 2)) == 1
+    assert len(turns.turns_of(1281, 2)) == 2
