@@ -40,5 +40,5 @@ def _fetched(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
     for places in alike.values():
         together = torch.stack([tensor for tensor in (tensors[place] for place in places) if tensor is not None])
         for place, copy in zip(places, together.cpu().unbind(), strict=True):
-            copies[place] = copy
+            copies[place] = copy.clone()  # a record that is kept or sent must not take the others along
     return copies

@@ -16,7 +16,8 @@ from torch import Tensor
 import freshkv
 from freshkv import CachePolicy, Decoder, LayerView, LayerwisePolicy, StepRecord, StepView, Trace
 from freshkv.core.errors import ResultsError
-from freshkv.testing import Problem
+from freshkv.core.trace import BY_LAYER, RECORDED
+from freshkv.testing import Problem, example_problem
 from freshkv.testing.strategies import problems
 from tests.core.support import any_decoder, any_policy, examples
 from tests.core.test_properties_batch import uneven_problem
@@ -159,3 +160,13 @@ def test_a_trace_with_a_damaged_header_is_refused(tmp_path: Path, header: str) -
     save_file({"weight": torch.zeros(3)}, path, metadata={"freshkv": header})
     with pytest.raises(ResultsError, match="trace"):
         Trace.load(path)
+
+
+def test_a_record_takes_no_memory_but_its_own() -> None:
+    """One that is kept, or sent to another process, does not take the others along."""
+    for policy in ("dual", "dllm"):
+        trace = example_problem().run(policy).trace
+        tensors = [getattr(record, name) for record in trace for name in (*RECORDED, BY_LAYER)]
+        held = [tensor for tensor in tensors if tensor is not None]
+        assert all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in held)
+        assert len({tensor.data_ptr() for tensor in held}) == len(held)
