@@ -53,7 +53,7 @@ inline float exponential(float exponent) {
     series = series * rest + 1.66666655e-1f;
     series = series * rest + 5.00000012e-1f;
     float fraction = series * rest * rest + rest + 1.0f;
-    int32_t bits = ((int32_t)whole + 127) << 23;
+    uint32_t bits = ((uint32_t)(int32_t)whole + 127u) << 23;
     float power;
     memcpy(&power, &bits, sizeof power);
     float result = exponent < -87.0f ? 0.0f : fraction * power;
