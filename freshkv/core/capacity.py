@@ -103,9 +103,9 @@ class Workload:
         shadow = self.block_length if self.decoder.revocable else 0
         if "divergence" in self.decoder.needs:
             return self.gen_length + shadow
-        # those outside the block take turns
+        # those outside the block take turns, while those inside are kept for the decoder
         outside = LEAST_POSITIONS if "confidence" in self.policy.needs else 0
-        return min(self.gen_length, max(self.block_length, outside)) + shadow
+        return min(self.gen_length, self.block_length + outside) + shadow
 
     def _logit_bytes(self) -> int:
         return (

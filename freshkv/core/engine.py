@@ -99,7 +99,7 @@ class Engine:
         self._attended = AttentionOfPass(own, queries=keep_queries, paid=paid, replayed=record is not None)
         self._recalled, self._keep_rollout = keep_queries or keep_paid, keep_rollout
         self._rolled_out: Tensor | None = None  # within a pass that was replayed
-        self._projections = Projections(network, self.store, reuse=reuse, keep=keep_queries or paid)
+        self._projections = Projections(network, self.store, reuse=reuse)
         self._keep_hidden, self._keep_inputs, self._inference_mode = keep_hidden, keep_inputs, inference_mode
         self._visible: Tensor | None = None
         self._sight = Sight(self.spec.layers, gathering)
@@ -127,10 +127,10 @@ class Engine:
         no padding must have been computed before or be in ``rows``. ``verify``, bool [batch, seq], says which positions
         are given a shadow row. ``changed`` is what the method of that name says, or None; it never changes a result.
         """
-        network, store = self.network, self.store
+        network, store, shadow = self.network, self.store, self._shadow(verify)
         store.mark_written(rows)
         self._start(tokens, changed, visible)
-        shadow = self._shadow(verify)
+        self._projections.together = self._attended.keeps_queries(rows, self._mine.heads)
         if shadow is None and self._recorded is not None and self._replays(rows, visible):
             made = self._recorded.run(tokens, rows)
             hidden, *queries = made.of_rows

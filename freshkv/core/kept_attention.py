@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import torch
 from attrs import frozen
 from torch import Tensor
 
@@ -98,13 +99,19 @@ class AttentionOfPass:
         self._own = own
         self.layers: list[KeptAttention] = []
 
+    def keeps_queries(self, rows: RowSet, heads: int) -> bool:
+        """Whether queries of ``rows``, of so many heads, are kept; those of what is replayed are among its outputs."""
+        falls_off = _are_few(rows, heads, rows.mask.shape[1], rows.mask.device)
+        return not self._replayed and (self._wants_queries or (self._wants_paid and not falls_off))
+
     def start(self) -> None:
         """A pass begins."""
         self.layers = []
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, rows: RowSet, visible: Tensor | None) -> Tensor:
         """What the rows of the next layer gather, [rows, heads, head_width]. Arguments as in ``attention.attend``."""
-        may_fall_off = self._wants_paid and not self._replayed and _can_be_open(queries, keys, rows)
+        few = _are_few(rows, queries.shape[1], keys.shape[2], queries.device)
+        may_fall_off = self._wants_paid and not self._replayed and few
         attended, paid = None, None
         if self._own is not None and self._own.fits(queries, keys, rows, visible, paid=may_fall_off):
             attended, paid = self._own.attend(queries, keys, values, rows, visible, paid=may_fall_off)
@@ -126,7 +133,7 @@ class AttentionOfPass:
         self.layers = [KeptAttention(rows, query, None, self._own) for query in queries]
 
 
-def _can_be_open(queries: Tensor, keys: Tensor, rows: RowSet) -> bool:
-    probabilities = len(rows.counts) * rows.widest * queries.shape[1] * keys.shape[2]
-    few = rows.widest <= MOST_OPEN_ROWS and probabilities <= MOST_OPEN
-    return few and queries.device.type == "cpu"
+def _are_few(rows: RowSet, heads: int, keys: int, device: torch.device) -> bool:
+    """Whether what ``rows`` pay can fall off on the way."""
+    probabilities = len(rows.counts) * rows.widest * heads * keys
+    return rows.widest <= MOST_OPEN_ROWS and probabilities <= MOST_OPEN and device.type == "cpu"

@@ -32,12 +32,15 @@ class Projections:
     """Queries of each layer's rows, while their keys and values are written.
 
     What the first layer projects depends on tokens alone. With ``reuse``, where every row of it is refreshed in pass
-    after pass, only rows with another token than before are projected there. ``keep`` says that queries are needed
-    until the pass has ended: many are then one piece of memory, as pieces that outlive what lies between leave holes.
+    after pass, only rows with another token than before are projected there.
+
+    ``together`` says of the pass that the same rows are refreshed in all layers and their queries needed until it has
+    ended: many are then one piece of memory, since pieces that outlive what lies between them leave holes.
     """
 
-    def __init__(self, network: Network, store: RowStore, *, reuse: bool = False, keep: bool = False) -> None:
-        self._network, self._store, self._reuse, self._keep = network, store, reuse, keep
+    def __init__(self, network: Network, store: RowStore, *, reuse: bool = False) -> None:
+        self._network, self._store, self._reuse = network, store, reuse
+        self.together = False
         self._kept: Tensor | None = None  # [layers, rows, heads, head_width], of a pass of many rows
         self._first: FirstLayer | None = None  # behind the pass before, if it refreshed every row
         self._before: FirstLayer | None = None
@@ -54,7 +57,7 @@ class Projections:
     def start(self, tokens: Tensor, changed: RowSet | None) -> None:
         """A pass over ``tokens`` begins; ``changed`` is what the method of that name says, None: nobody asked."""
         self._before, self._first = (None if changed is None else self._first), None
-        self._tokens, self._changed, self._kept = tokens, changed, None
+        self._tokens, self._changed, self.together, self._kept = tokens, changed, False, None
 
     def project(self, layer: int, hidden: Tensor, rotary: tuple[Tensor, Tensor], rows: RowSet) -> Tensor:
         """Queries [rows, heads, head_width] of ``hidden`` [rows, width]; ``rotary`` is that of ``rows``."""
@@ -75,10 +78,11 @@ class Projections:
     def keep(self, sequences: Tensor) -> None:
         """Forget all sequences but these, long [some]."""
         self._first = None if self._first is None else self._first.kept(sequences)
+        self._kept = None
 
     def forget(self) -> None:
         """Other sequences from now on."""
-        self._first = None
+        self._first = self._kept = None
 
     def _all(self, layer: int, hidden: Tensor, rotary: tuple[Tensor, Tensor], rows: RowSet) -> Tensor:
         turns, (cosine, sine) = turns_of(rows.count, hidden.element_size()), rotary
@@ -101,7 +105,7 @@ class Projections:
         """Where queries of ``count`` rows are kept, [count, heads, head_width]; None: anywhere."""
         shape = torch.Size((count, *like.shape[1:]))
         large = shape.numel() * like.element_size() >= WORTH_A_PLACE
-        if not self._keep or not large or (self._reuse and layer == 0):
+        if not self.together or not large or (self._reuse and layer == 0):
             return None
         if self._kept is None:
             self._kept = like.new_empty(self._network.network_spec.layers, *shape)

@@ -28,7 +28,14 @@ _INDEXES = {_ATEN.index, *_WRITES_AT}
 #: operations that take tensors of both, besides those that index
 _MIXES = {_ATEN.copy_, _ATEN._to_copy}
 #: operations whose result the host needs, be it a number or a shape
-_FETCHES = {_ATEN._local_scalar_dense, _ATEN.nonzero, _ATEN.masked_select, _ATEN.equal, _ATEN._unique2}
+_FETCHES = {
+    *(_ATEN._local_scalar_dense, _ATEN.nonzero, _ATEN.masked_select, _ATEN.equal, _ATEN._unique2),
+    *(_ATEN.bincount, _ATEN.repeat_interleave),
+}
+#: operations that refuse a single number of the host, too
+_STRICT = {_ATEN.stack, _ATEN.cat}
+#: functions that build tensors of numbers
+_BUILD = {torch.tensor, torch.as_tensor, torch.asarray}
 
 
 class FarTensor(torch.Tensor):
@@ -114,7 +121,7 @@ class FarDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
         operation, target = func.overloadpacket, kwargs.get("device")
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         far = [tensor for tensor in tensors if isinstance(tensor, FarTensor)]
-        near = [tensor for tensor in tensors if not isinstance(tensor, FarTensor) and tensor.dim() > 0]
+        near = [tensor for tensor in tensors if not isinstance(tensor, FarTensor) and _counts(tensor, operation)]
         if far and near and not _may_mix(operation, args):
             both = f"{_shapes(far)} on the device of the run, {_shapes(near)} on the host"
             raise RuntimeError(f"{operation.__name__}: {both}. {_where()}")
@@ -138,13 +145,18 @@ class FarDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _Built(TorchFunctionMode):
-    """``torch.tensor`` builds on the host and copies, where no other mode sees it."""
+    """What is built of numbers is built on the host and copied, where no other mode sees it."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         options = dict(kwargs or {})
-        if func is not torch.tensor or options.get("device") is None:
+        device = options.get("device")
+        if func is torch.Tensor.new_tensor:
+            like, *values = args
+            device = like.device if device is None else device
+            options, args, func = {"dtype": like.dtype, **options}, tuple(values), torch.tensor
+        if func not in _BUILD or device is None or any(isinstance(value, Tensor) for value in args):
             return func(*args, **options)
-        device = options.pop("device")
+        options.pop("device", None)
         return func(*args, **options).to(device)
 
 
@@ -161,6 +173,11 @@ def far_device() -> Iterator[FarDevice]:
 
 def _near(leaf: Any) -> Any:
     return leaf.near if isinstance(leaf, FarTensor) else leaf
+
+
+def _counts(near: Tensor, operation: Any) -> bool:
+    """Whether it matters that this tensor lies on the host: a single number mostly does not."""
+    return near.dim() > 0 or operation in _STRICT
 
 
 def _shapes(tensors: list[Any]) -> str:
@@ -189,7 +206,8 @@ def _waits_for(operation: Any, args: Any, kwargs: Any, far: list[FarTensor], *, 
         blocks = bool(far) or not kwargs.get("non_blocking", False)
         return ("fetched" if far else "uploaded") if blocks else None
     if operation is _ATEN.copy_ and isinstance(args[0], FarTensor) != isinstance(args[1], FarTensor):
-        return "copied" if args[1].dim() > 0 else None
+        fetches, blocks = isinstance(args[1], FarTensor), not (args[2] if len(args) > 2 else False)
+        return "copied" if fetches or (blocks and args[1].dim() > 0) else None
     if operation in _INDEXES and far:
         indices = [index for index in args[1] if index is not None]
         if any(not isinstance(index, FarTensor) for index in indices):

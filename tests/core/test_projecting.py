@@ -152,8 +152,9 @@ def test_kept_queries_of_many_rows_are_one_piece_of_memory(monkeypatch, most: in
 
     def kept(worth: int) -> list[Tensor]:
         monkeypatch.setattr("freshkv.core.projecting.WORTH_A_PLACE", worth)
-        projections = Projections(network, store, reuse=reuse, keep=True)
+        projections = Projections(network, store, reuse=reuse)
         projections.start(tokens, None)
+        projections.together = True
         return [projections.project(layer, hidden, rotary, rows) for layer in (0, 1)]
 
     apart, together = kept(1 << 30), kept(0)
@@ -168,8 +169,9 @@ def test_another_number_of_rows_finds_a_place_of_its_own(monkeypatch) -> None:
     network = tiny_network(SHAPE)
     spec, tokens = network.network_spec, torch.arange(10)[None]
     store = RowStore(spec, 1, 10, device=network.device, dtype=network.dtype)
-    projections = Projections(network, store, keep=True)
+    projections = Projections(network, store)
     projections.start(tokens, None)
+    projections.together = True
     held = []
     for layer, count in enumerate((10, 6)):
         rows = RowSet.of(torch.arange(10)[None] < count)
@@ -179,3 +181,24 @@ def test_another_number_of_rows_finds_a_place_of_its_own(monkeypatch) -> None:
         held.append(queries)
     assert held[1].shape[0] == 6
     assert held[1].untyped_storage().data_ptr() != held[0].untyped_storage().data_ptr()
+
+
+@pytest.mark.parametrize(("policy", "widths"), [("d2cache", {48}), ("dual", set()), ("sparse-dllm", {48})])
+def test_queries_lie_together_only_where_they_are_needed_behind_the_pass(monkeypatch, policy, widths) -> None:
+    """Not where what few rows pay falls off, as in all passes of d2cache on a CPU but those of many rows."""
+    monkeypatch.setattr("freshkv.core.projecting.WORTH_A_PLACE", 0)
+    monkeypatch.setattr("freshkv.core.kept_attention.MOST_OPEN_ROWS", 40)
+    found = set()
+    place = Projections._place
+
+    def watched(projections: Projections, layer: int, count: int, like: Tensor) -> Tensor | None:
+        given = place(projections, layer, count, like)
+        if given is not None:
+            found.add(count)
+        return given
+
+    monkeypatch.setattr(Projections, "_place", watched)
+    prompt = torch.randint(14, (1, 40), generator=torch.Generator().manual_seed(1))
+    freshkv.generate(tiny_network(NetworkShape()), prompt, policy=policy, gen_length=8, block_length=4)
+    assert widths <= found
+    assert bool(found - widths) == (policy == "sparse-dllm")  # needs scores of every pass

@@ -190,6 +190,7 @@ for dtype in (getattr(torch, name) for name in sys.argv[1:]):
             q, k, v = (at_the_edge(torch.randn(shape).to(dtype)) for shape in
                        ((seq, 2, width), (2, 1, seq, width), (2, 1, seq, width)))
             CompiledAttention().attend(q, k, v, rows, None, paid=True)
+            CompiledAttention().weigh(q, k, at_the_edge(torch.rand(seq)), rows, None)
             layout = CompiledLayout.of(torch.randn(40, width).to(dtype), None)
             layout.multiply(at_the_edge(torch.randn(seq, width).to(dtype)))
 print("all right")
@@ -292,3 +293,31 @@ def test_a_run_whose_first_pass_weighs_many_rows_is_the_same(policy):
     for plain, own in zip(runs[0].trace, runs[1].trace, strict=True):
         assert torch.equal(plain.refreshed, own.refreshed)
         assert torch.equal(plain.tokens, own.tokens)
+
+
+@pytest.mark.parametrize("dtype", NEAR, ids=str)
+def test_what_keys_of_a_sequence_receive_does_not_depend_on_its_batch_by_a_single_bit(dtype):
+    needs_compiled()
+    rows = some_rows(3, 90, 0.5)
+    queries, keys, _ = heads(dtype, rows.count, 3, 90, 4, 2, 32)
+    weights = torch.rand(rows.count, generator=torch.Generator().manual_seed(2))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        together = CompiledAttention().weigh(queries, keys, weights, rows, None)
+        first = 0
+        for sequence, count in enumerate(rows.counts):
+            mine, some = RowSet.of(rows.mask[sequence : sequence + 1]), slice(first, first + count)
+            one = keys[:, sequence : sequence + 1]
+            alone = CompiledAttention().weigh(queries[some], one, weights[some], mine, None)
+            assert torch.equal(alone[0], together[sequence])
+            first += count
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_it_leaves_other_numbers_to_torch():
+    rows = some_rows(1, 40, 1.0)
+    queries, keys, _ = heads(torch.float64, 40, 1, 40, 2, 2, 64)
+    assert not CompiledAttention().fits(queries, keys, rows, None, paid=True)
+    assert CompiledAttention().weigh(queries, keys, torch.ones(40), rows, None) is None

@@ -216,7 +216,7 @@ POLICIES: dict[type[Any], tuple[str, str]] = {
         "its_tensors_lie_where_those_of_the_run_do",
         "on the host. (saboteurs.py, line ",
     ),
-    HidesInSecret: ("it_says_that_it_hides_keys", "HidesInSecret hides keys in "),
+    HidesInSecret: ("it_says_that_it_hides_keys", "HidesInSecret says what is visible in "),
     ProbesNumbers: ("every_answer_has_the_right_form", "ProbesNumbers.probe_layer returned int64"),
     ProbesInPlace: ("nothing_that_it_is_handed_is_written_to", "ProbesInPlace.probe_layer wrote to"),
     WatchesFloats: ("every_answer_has_the_right_form", "WatchesFloats.select (watch) returned float32"),

@@ -143,13 +143,7 @@ struct Received : Rows<Element> {
     const float *weights;  // [rows]
     float *received;       // [batch, seq]
 
-    // panels of all heads, which the threads divide among them
-    int64_t panels() const {
-        int64_t sum = 0;
-        for (int64_t sequence = 0; sequence < batch; sequence++) sum += heads * panels_of(counts[sequence]);
-        return sum;
-    }
-    int64_t sums() const { return batch * seq * LANES; }  // floats: [sequence][key][lane]
+    int64_t sums() const { return seq * LANES; }  // floats of one sequence: [key][lane]
     int64_t floats() const { return (padded() * WIDE + Head::floats(seq, width) + 15) / 16 * 16 + sums(); }
 
     // `filled` rows of a head, at most VECTORS * LANES
@@ -171,25 +165,25 @@ struct Received : Rows<Element> {
                     sums[key * LANES + lane] += scores[key * WIDE + half * LANES + lane] * shares[half * LANES + lane];
     }
 
-    // the panels from `begin` to `end`, counted sequence by sequence and head by head
-    void receive(int64_t begin, int64_t end, float *memory, float *sums) const {
-        for (int64_t task = 0, first = 0; task < batch * heads && first < end; task++) {
-            int64_t sequence = task / heads, count = counts[sequence], behind = first + panels_of(count);
-            if (behind > begin) {
-                Head kept(seq, width, memory + padded() * WIDE);
-                kept.take_keys(this->keys_of(task), of_keys.row);
-                for (int64_t panel = first < begin ? begin : first; panel < behind && panel < end; panel++) {
-                    int64_t start = (panel - first) * WIDE, row = rows_before(sequence) + start;
-                    int64_t filled = count - start < WIDE ? count - start : WIDE;
-                    auto receive = filled > LANES ? &Received::receive_panel<2> : &Received::receive_panel<1>;
-                    (this->*receive)(kept, this->visible_to(sequence), this->query_of(row, task % heads), filled,
-                                     weights + row, memory, sums + sequence * seq * LANES);
-                }
+    // of a sequence the panels from `begin` to `end`, counted head by head
+    void receive(int64_t sequence, int64_t begin, int64_t end, float *memory, float *sums) const {
+        int64_t count = counts[sequence], panels = panels_of(count);
+        for (int64_t head = 0; head < heads; head++) {
+            int64_t first = head * panels, from = first < begin ? begin : first, to = first + panels < end ? first + panels : end;
+            if (from >= to) continue;
+            Head kept(seq, width, memory + padded() * WIDE);
+            kept.take_keys(this->keys_of(sequence * heads + head), of_keys.row);
+            for (int64_t panel = from; panel < to; panel++) {
+                int64_t start = (panel - first) * WIDE, row = rows_before(sequence) + start;
+                int64_t filled = count - start < WIDE ? count - start : WIDE;
+                auto receive = filled > LANES ? &Received::receive_panel<2> : &Received::receive_panel<1>;
+                (this->*receive)(kept, this->visible_to(sequence), this->query_of(row, head), filled, weights + row,
+                                 memory, sums);
             }
-            first = behind;
         }
     }
 
+    // One sequence after the other, whose panels the threads divide: a sequence does not depend on its batch.
     int64_t run(int64_t threads) const {
         float *memory = (float *)aligned_alloc(64, (threads * floats() * sizeof(float) / 64 + 1) * 64);
         if (memory == nullptr) return -1;
@@ -197,19 +191,20 @@ struct Received : Rows<Element> {
         {
             int64_t all = omp_get_num_threads(), mine = omp_get_thread_num();
             float *own = memory + mine * floats(), *own_sums = own + floats() - sums();
-            memset(own_sums, 0, sums() * sizeof(float));
-            {
-                [[maybe_unused]] typename Head::Scope scope;
-                receive(panels() * mine / all, panels() * (mine + 1) / all, own, own_sums);
-            }
+            [[maybe_unused]] typename Head::Scope scope;
+            for (int64_t sequence = 0; sequence < batch; sequence++) {
+                int64_t panels = heads * panels_of(counts[sequence]);
+                memset(own_sums, 0, sums() * sizeof(float));
+                receive(sequence, panels * mine / all, panels * (mine + 1) / all, own, own_sums);
 #pragma omp barrier
 #pragma omp for
-            for (int64_t key = 0; key < batch * seq; key++) {
-                float total = 0.0f;
-                for (int64_t thread = 0; thread < all; thread++)
-                    for (int64_t lane = 0; lane < LANES; lane++)
-                        total += memory[(thread + 1) * floats() - sums() + key * LANES + lane];
-                received[key] = total;
+                for (int64_t key = 0; key < seq; key++) {
+                    float total = 0.0f;
+                    for (int64_t thread = 0; thread < all; thread++)
+                        for (int64_t lane = 0; lane < LANES; lane++)
+                            total += memory[(thread + 1) * floats() - sums() + key * LANES + lane];
+                    received[sequence * seq + key] = total;
+                }
             }
         }
         free(memory);

@@ -30,8 +30,8 @@ class CompiledAttention:
 
     def fits(self, queries: Tensor, keys: Tensor, rows: RowSet, visible: Tensor | None, *, paid: bool) -> bool:
         """See ``FewRowsAttention``."""
-        worth_it = (WORTH_IT_PAID if paid else WORTH_IT)[queries.dtype]
-        return rows.widest in worth_it and _can(queries, keys, visible)
+        worth_it = WORTH_IT_PAID if paid else WORTH_IT
+        return _can(queries, keys, visible) and rows.widest in worth_it[queries.dtype]
 
     def attend(
         self, queries: Tensor, keys: Tensor, values: Tensor, rows: RowSet, visible: Tensor | None, *, paid: bool
@@ -70,7 +70,7 @@ class CompiledAttention:
 
 
 def _can(queries: Tensor, keys: Tensor, visible: Tensor | None) -> bool:
-    plain = keys.shape[2] > 0 and (visible is None or visible.ndim == 2)
+    plain = queries.dtype in NAMES and keys.shape[2] > 0 and (visible is None or visible.ndim == 2)
     side_by_side = queries.stride(-1) == 1 and keys.stride(-1) == 1
     slow = queries.dtype == torch.bfloat16 and queries.shape[-1] % TILE_WIDTH > 0
     return plain and side_by_side and not slow

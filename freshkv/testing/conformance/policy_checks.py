@@ -93,7 +93,8 @@ def it_says_that_it_hides_keys(subject: Subject, draw: Draw) -> None:
     selections = [call.answer for call in observer.calls if isinstance(call.answer, Selection)]
     hiding = [selection for selection in selections if selection.visible is not None]
     if hiding and not case.policy.hides_keys:
-        raise case.fail(f"{subject.name} hides keys in {len(hiding)} of {len(selections)} steps and does not say so.")
+        steps = f"{len(hiding)} of {len(selections)} steps"
+        raise case.fail(f"{subject.name} says what is visible in {steps}, and does not say that it hides keys.")
 
 
 @POLICY_CHECKS.add(
