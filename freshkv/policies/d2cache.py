@@ -10,7 +10,7 @@ from torch import Tensor
 from freshkv.core.axes import SEQ
 from freshkv.core.density import certainty_density
 from freshkv.core.policy import CachePolicy
-from freshkv.core.ranking import best, descending_rank
+from freshkv.core.ranking import best
 from freshkv.core.selection import Selection
 from freshkv.core.view import StepView
 
@@ -61,12 +61,15 @@ class D2Cache(CachePolicy):
         order = mine.argsort(dim=SEQ, descending=True, stable=True)
         cumulative = mine.gather(SEQ, order).cumsum(dim=SEQ)
         share = cumulative / cumulative[:, -1:]  # its own last entry: a share of 1 is then reached exactly
-        within = torch.zeros_like(others).scatter(SEQ, order, share <= self.rollout_p)
-        return others & (within | (descending_rank(mine) == 0))
+        within = share <= self.rollout_p
+        within[:, 0] = True  # the most attended row in any case
+        return others & torch.zeros_like(others).scatter(SEQ, order, within)
 
 
 def fill_gaps(chosen: Tensor, width: int) -> Tensor:
     """``chosen``, bool [batch, seq], and the rows between two chosen ones at most ``width`` apart."""
+    if width == 0:
+        return chosen
     position = torch.arange(chosen.shape[SEQ], device=chosen.device).expand_as(chosen)
     before = torch.where(chosen, position, -(width + 1)).cummax(dim=SEQ).values
     beyond = torch.where(chosen, position, position.shape[SEQ] + width + 1)
