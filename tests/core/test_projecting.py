@@ -183,7 +183,18 @@ def test_another_number_of_rows_finds_a_place_of_its_own(monkeypatch) -> None:
     assert held[1].untyped_storage().data_ptr() != held[0].untyped_storage().data_ptr()
 
 
-@pytest.mark.parametrize(("policy", "widths"), [("d2cache", {48}), ("dual", set()), ("sparse-dllm", {48})])
+@attrs.frozen
+class Scored(freshkv.CachePolicy):
+    """Needs scores of every pass."""
+
+    name = "scored"
+    needs = frozenset({"attention_scores"})
+
+    def select(self, view: freshkv.StepView) -> freshkv.Selection:
+        return freshkv.Selection(predict=view.in_block)
+
+
+@pytest.mark.parametrize(("policy", "widths"), [("d2cache", {48}), ("dual", set()), (Scored(), {4, 48})])
 def test_queries_lie_together_only_where_they_are_needed_behind_the_pass(monkeypatch, policy, widths) -> None:
     """Not where what few rows pay falls off, as in all passes of d2cache on a CPU but those of many rows."""
     monkeypatch.setattr("freshkv.core.projecting.WORTH_A_PLACE", 0)
@@ -200,5 +211,4 @@ def test_queries_lie_together_only_where_they_are_needed_behind_the_pass(monkeyp
     monkeypatch.setattr(Projections, "_place", watched)
     prompt = torch.randint(14, (1, 40), generator=torch.Generator().manual_seed(1))
     freshkv.generate(tiny_network(NetworkShape()), prompt, policy=policy, gen_length=8, block_length=4)
-    assert widths <= found
-    assert bool(found - widths) == (policy == "sparse-dllm")  # needs scores of every pass
+    assert found == widths
