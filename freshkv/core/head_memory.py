@@ -26,12 +26,10 @@ class HeadMemory:
     def _hold(self, batch: int) -> None:
         """From now on so many sequences."""
         self._batch = batch
-        # made once: every layer of every step reads them
+        # made once, since every layer of every step reads them; by place: [kv_heads, batch * seq, head_width]
         held = [layer[: self._kv_heads * batch] for layer in self._memory]
         self._by_head: list[Tensor] = [slabs.view(self._kv_heads, batch, *slabs.shape[1:]) for slabs in held]
-        self._by_place: list[Tensor] = [
-            heads.flatten(1, 2) for heads in self._by_head
-        ]  # [kv_heads, batch * seq, head_width]
+        self._by_place: list[Tensor] = [heads.flatten(1, 2) for heads in self._by_head]
 
     @property
     def nbytes(self) -> int:

@@ -281,14 +281,22 @@ def test_a_key_that_is_infinite_does_not_reach_the_lanes_without_a_row():
     torch.testing.assert_close(received.sum(), torch.tensor(3.0))
 
 
-def test_a_run_whose_first_pass_weighs_many_rows_is_the_same():
+def test_a_run_whose_first_pass_weighs_many_rows_is_the_same(monkeypatch):
     """On a canvas of more rows than are paid for one by one; the same choice of rows."""
     needs_compiled()
+    weighed, weigh = [], CompiledAttention.weigh
+
+    def watched(own, queries, keys, weights, rows, visible):
+        weighed.append(rows.count)
+        return weigh(own, queries, keys, weights, rows, visible)
+
+    monkeypatch.setattr(CompiledAttention, "weigh", watched)
     prompt = torch.randint(14, (1, 300), generator=torch.Generator().manual_seed(1))
     runs = [
         freshkv.generate(freshkv.load("tiny-llada", **load), prompt, policy="d2cache", gen_length=8, block_length=4)
         for load in ({}, {"prepacked": "compiled"})
     ]
+    assert set(weighed) == {308}  # the first pass, layer by layer, and no other
     for plain, own in zip(runs[0].trace, runs[1].trace, strict=True):
         assert torch.equal(plain.refreshed, own.refreshed)
         assert torch.equal(plain.tokens, own.tokens)
