@@ -103,15 +103,13 @@ def _check_memory(memory: object, shape: tuple[int, int], where: str, error: typ
 
 
 def verified_positions(decoder: Decoder, view: StepView) -> Tensor | None:
-    """What ``decoder.verify`` answers, if it names positions of the active block only. Raises DecoderError."""
+    """What ``decoder.verify`` answers, if it is such a mask: that it keeps to the block is seen on the host."""
     where = f"{type(decoder).__name__}.verify"
     with guarded(where, view, DecoderError):
         positions = decoder.verify(view)
     if positions is None:
         return None
     check_tensor(positions, torch.bool, view.shape, where, DecoderError)
-    if bool((positions & ~view.in_block).any()):
-        raise DecoderError(f"{where} named positions outside the active block.")
     return positions
 
 

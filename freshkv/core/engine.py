@@ -15,7 +15,7 @@ from freshkv.core.canvas import rotary_positions
 from freshkv.core.division import division_of
 from freshkv.core.forward_result import ForwardResult
 from freshkv.core.graphs import Made, Record, RecordedPasses
-from freshkv.core.kept_attention import AttentionOfPass, KeptAttention, own_attention
+from freshkv.core.kept_attention import AttentionOfPass, KeptAttention, own_attention, received_or_scored
 from freshkv.core.network import Network
 from freshkv.core.pattern import AttentionPattern, PatternSight
 from freshkv.core.probing import Probing, not_measured
@@ -26,7 +26,7 @@ from freshkv.core.shadow import ShadowRows
 from freshkv.core.store import RowStore
 from freshkv.core.turns import added, computed
 from freshkv.core.uploads import numbers
-from freshkv.core.visible import Gathering, Sight, VisibleKeys
+from freshkv.core.visible import Gathering, Sight, Visible, VisibleKeys
 
 #: what becomes of padding: its rows flow like any others; or it is blank, zeros in the cache, and none of its rows flow
 Padding = Literal["computed", "blank"]
@@ -87,8 +87,7 @@ class Engine:
         )
         if padding == "blank":
             self.store.blank(~is_valid)
-        self._is_valid = is_valid
-        self._padded = not bool(is_valid.all())
+        self._hold(is_valid)
         positions = rotary_positions(is_valid)
         cosine, sine = network.rotary(positions.flatten())
         pattern = AttentionPattern.of(self.spec)
@@ -101,7 +100,7 @@ class Engine:
         self._rolled_out: Tensor | None = None  # within a pass that was replayed
         self._projections = Projections(network, self.store, reuse=reuse)
         self._keep_hidden, self._keep_inputs, self._inference_mode = keep_hidden, keep_inputs, inference_mode
-        self._visible: Tensor | None = None
+        self._visible: Visible | None = None
         self._sight = Sight(self.spec.layers, gathering)
         self._seen: tuple[VisibleKeys, ...] = ()
         self._drift = AttentionDrift(self.store, self._pattern, self.division) if watch_attention else None
@@ -117,15 +116,15 @@ class Engine:
         self,
         tokens: Tensor,
         rows: RowSet,
-        visible: Tensor | None = None,
-        verify: Tensor | None = None,
+        visible: Visible | None = None,
+        verify: RowSet | None = None,
         changed: RowSet | None = None,
     ) -> ForwardResult:
         """Only ``rows`` flow, the same in all layers. ``tokens`` is long [batch, seq].
 
-        ``visible``, bool [batch, seq] or [batch, layers, seq], says which keys may be attended to; what is visible and
-        no padding must have been computed before or be in ``rows``. ``verify``, bool [batch, seq], says which positions
-        are given a shadow row. ``changed`` is what the method of that name says, or None; it never changes a result.
+        ``visible`` says which keys may be attended to; what is visible and no padding must have been computed before or
+        be in ``rows``. ``verify`` says which positions are given a shadow row. ``changed`` is what the method of that
+        name says, or None; it never changes a result.
         """
         network, store, shadow = self.network, self.store, self._shadow(verify)
         store.mark_written(rows)
@@ -153,8 +152,8 @@ class Engine:
         tokens: Tensor,
         choose: ChooseRows,
         probing: Probing | None = None,
-        visible: Tensor | None = None,
-        verify: Tensor | None = None,
+        visible: Visible | None = None,
+        verify: RowSet | None = None,
         watch: Tensor | None = None,
         changed: RowSet | None = None,
     ) -> ForwardResult:
@@ -214,27 +213,16 @@ class Engine:
         return self._from_attention(queries_of, KeptAttention.scores)
 
     def _from_attention(self, queries_of: Tensor, combine: Callable[..., Tensor]) -> Tensor:
-        parts = []
-        for layer, kept in enumerate(self._attended.layers):
-            rows = kept.rows
-            if rows.count == 0:
-                parts.append(torch.zeros(queries_of.shape, device=queries_of.device))
-                continue
-            asking = (queries_of & rows.mask).float()
-            share = asking / asking.sum(dim=1, keepdim=True).clamp(min=1)
-            seen = self._seen_by(layer, rows)
-            keys, _ = self.store.attended(layer, seen)
-            part = combine(kept, rows.take(share.flatten()), keys, seen.mask)
-            parts.append(seen.spread(part, queries_of.shape[1]))
-        return self.division.mean(torch.stack(parts, dim=1))
+        kept = self._attended.layers
+        seen = [self._seen_by(layer, attention.rows) for layer, attention in enumerate(kept)]
+        return self.division.mean(received_or_scored(self.store, kept, seen, queries_of, combine))
 
     def keep(self, sequences: list[int]) -> None:
         """Forget all sequences but these (ascending), in every tensor that is held."""
         batch, seq = self._is_valid.shape
         self.store.keep(sequences)
         index = numbers(sequences, self._is_valid.device)
-        self._is_valid = self._is_valid.index_select(0, index)
-        self._padded = not bool(self._is_valid.all())
+        self._hold(self._is_valid.index_select(0, index))
         self._cosine = self._cosine.view(batch, seq, -1).index_select(0, index).flatten(0, 1)
         self._sine = self._sine.view(batch, seq, -1).index_select(0, index).flatten(0, 1)
         if self._pattern is not None:
@@ -250,8 +238,7 @@ class Engine:
         positions = rotary_positions(is_valid)
         cosine, sine = self.network.rotary(positions.flatten())
         self.store.admit(~is_valid)
-        self._is_valid = torch.cat((self._is_valid, is_valid))
-        self._padded = not bool(self._is_valid.all())
+        self._hold(torch.cat((self._is_valid, is_valid)))
         self._cosine, self._sine = torch.cat((self._cosine, cosine)), torch.cat((self._sine, sine))
         self._projections.forget()
         if self._pattern is not None:
@@ -281,19 +268,22 @@ class Engine:
         return carried
 
     def _start(
-        self, tokens: Tensor, changed: RowSet | None, visible: Tensor | None, watch: Tensor | None = None
+        self, tokens: Tensor, changed: RowSet | None, visible: Visible | None, watch: Tensor | None = None
     ) -> None:
         self._attended.start()
         self._rolled_out = None
         self._projections.start(tokens, changed)
         self.attention_drift = torch.full_like(self.attention_drift, torch.nan)
-        self._visible = self._is_valid if self._padded else None  # no mask at all is the fastest mask
-        if visible is not None:
-            self._visible = visible & (self._is_valid if visible.ndim == 2 else self._is_valid[:, None])
+        self._visible = self._unpadded if visible is None else visible & self._valid
         self._seen = self._sight.look(self._visible, hides=visible is not None)
         if self._drift is not None:
             # padding pays nothing, or else a sequence would depend on how far it is padded
             self._drift.start(None if watch is None else watch & self._is_valid)
+
+    def _hold(self, is_valid: Tensor) -> None:
+        """Of the sequences that are there now."""
+        self._is_valid, self._valid = is_valid, Visible.of(is_valid)
+        self._unpadded = None if bool(self._valid.on_host.all()) else self._valid  # no mask is the fastest mask
 
     def _inference(self) -> AbstractContextManager[object]:
         """Fewer checks around each operation. What leaves it must not be handed to a plugin: it has no version."""
@@ -302,7 +292,7 @@ class Engine:
     def _make_recorded(self, record: Record) -> RecordedPasses:
         return RecordedPasses(record, self._layers, self._is_valid)
 
-    def _replays(self, rows: RowSet, visible: Tensor | None) -> bool:
+    def _replays(self, rows: RowSet, visible: Visible | None) -> bool:
         """Whether nothing but tokens and rows differs from step to step."""
         fixed = visible is None and self._pattern is None and self.store.complete
         return fixed and not self._keep_hidden and self._drift is None and min(rows.counts) > 0
@@ -323,10 +313,11 @@ class Engine:
 
     def _mask(self, layer: int) -> Tensor | None:
         """Keys that may be attended to in a layer, bool [batch, seq]; None: all."""
-        return self._visible if self._visible is None or self._visible.ndim == 2 else self._visible[:, layer]
+        mask = None if self._visible is None else self._visible.mask
+        return mask if mask is None or mask.ndim == 2 else mask[:, layer]
 
-    def _shadow(self, verify: Tensor | None) -> ShadowRows | None:
-        if verify is None or not bool(verify.any()):
+    def _shadow(self, verify: RowSet | None) -> ShadowRows | None:
+        if verify is None or verify.count == 0:
             return None
         return ShadowRows(self.network, verify, (self._cosine, self._sine), self._pattern)
 

@@ -1,8 +1,8 @@
-"""Records of a run, from its device to the host."""
+"""What the host takes from the device, in as few transfers as can be: for each of them it waits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,15 @@ from freshkv.core.trace import BY_LAYER, RECORDED, StepRecord
 
 #: records that are fetched at a time
 MOST_FETCHED = 64
+
+
+def fetch(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``masks``, bool of any shapes and on one device, on the host: one transfer for all of them."""
+    if all(mask.device.type == "cpu" for mask in masks.values()):
+        return dict(masks)
+    told = torch.cat([mask.flatten() for mask in masks.values()]).cpu()
+    parts = torch.split(told, [mask.numel() for mask in masks.values()])
+    return {name: part.view(mask.shape) for (name, mask), part in zip(masks.items(), parts, strict=True)}
 
 
 def on_host(records: Sequence[StepRecord]) -> tuple[StepRecord, ...]:

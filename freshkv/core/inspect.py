@@ -1,4 +1,4 @@
-"""What the host must know of a step, fetched in one transfer, and the errors that it shows."""
+"""What the host must know of a step behind its commit, and the errors that it shows."""
 
 from __future__ import annotations
 
@@ -24,8 +24,12 @@ class Progress:
     broken: tuple[bool, ...]  #: its logits are no numbers: what was committed means nothing
 
 
-def inspect_step(before: RunState, after: RunState, predicted: Predicted, commit: Commit, decoder: str) -> Progress:
-    """Read the step's progress; raise DecoderError for what must not be, where logits are numbers."""
+#: what ``step_facts`` tells, in its order
+_FACTS = ("broken", "elsewhere", "bad_token", "nothing", "bad_remask", "block_unfinished", "unfinished")
+
+
+def step_facts(before: RunState, after: RunState, predicted: Predicted, commit: Commit) -> Tensor:
+    """What ``read_progress`` reads, bool [facts, batch], on the device of the run."""
     positions, tokens = commit.positions, commit.tokens
     unusable = (tokens < 0) | (tokens >= before.vocabulary) | (tokens == before.mask_token_id)
     never = torch.zeros(before.batch, dtype=torch.bool, device=tokens.device)
@@ -39,7 +43,15 @@ def inspect_step(before: RunState, after: RunState, predicted: Predicted, commit
         "block_unfinished": (still_open & before.in_block).any(dim=SEQ),
         "unfinished": still_open.any(dim=SEQ),
     }
-    host = dict(zip(facts, torch.stack(list(facts.values())).tolist(), strict=True))
+    return torch.stack([facts[name] for name in _FACTS])
+
+
+def read_progress(facts: Tensor, before: RunState, decoder: str) -> Progress:
+    """The step's progress, of ``facts`` on the host; raise DecoderError for what must not be, where logits are numbers.
+
+    ``before`` is the state that the step began with, ``decoder`` the name to complain of.
+    """
+    host = dict(zip(_FACTS, facts.tolist(), strict=True))
     broken = host.pop("broken")
     progress = Progress(tuple(host.pop("block_unfinished")), tuple(host.pop("unfinished")), tuple(broken))
     sound = {name: [flag and not nan for flag, nan in zip(flags, broken, strict=True)] for name, flags in host.items()}

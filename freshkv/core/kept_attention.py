@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor
 from freshkv.core.attention import attend, attend_openly, weighted_attention, weighted_scores
 from freshkv.core.network import Network
 from freshkv.core.rows import RowSet
+from freshkv.core.store import RowStore
+from freshkv.core.visible import VisibleKeys
 
 #: rows of a sequence, and attention probabilities of a layer, up to which they are computed in the open
 MOST_OPEN_ROWS, MOST_OPEN = 256, 1 << 22
@@ -131,6 +133,31 @@ class AttentionOfPass:
     def restore(self, rows: RowSet, queries: Sequence[Tensor]) -> None:
         """Keep the ``queries`` of ``rows``, one tensor for each layer, of a pass that was replayed."""
         self.layers = [KeptAttention(rows, query, None, self._own) for query in queries]
+
+
+def received_or_scored(
+    store: RowStore,
+    attention: Sequence[KeptAttention],
+    seen: Sequence[VisibleKeys],
+    queries_of: Tensor,
+    combine: Callable[..., Tensor],
+) -> Tensor:
+    """Mean over the rows in ``queries_of``, bool [batch, seq], that were refreshed: float32 [batch, layers, seq].
+
+    ``attention`` and ``seen`` are those of each layer; ``combine`` is a method of ``KeptAttention``. 0 where no row is.
+    """
+    parts = []
+    for layer, kept in enumerate(attention):
+        rows = kept.rows
+        if rows.count == 0:
+            parts.append(torch.zeros(queries_of.shape, device=queries_of.device))
+            continue
+        asking = (queries_of & rows.mask).float()
+        share = asking / asking.sum(dim=1, keepdim=True).clamp(min=1)
+        keys, _ = store.attended(layer, seen[layer])
+        part = combine(kept, rows.take(share.flatten()), keys, seen[layer].mask)
+        parts.append(seen[layer].spread(part, queries_of.shape[1]))
+    return torch.stack(parts, dim=1)
 
 
 def _are_few(rows: RowSet, heads: int, keys: int, device: torch.device) -> bool:

@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
-from attrs import evolve, frozen
+from attrs import frozen
 from torch import Tensor
 
-from freshkv.core.agreement import agreed_commit, agreed_mask, agreed_plan, check_same_run
-from freshkv.core.check import check_commit, check_needs, guarded, verified_positions
+from freshkv.core.agreement import agreed_commit, check_same_run
+from freshkv.core.check import check_commit, check_needs, guarded
 from freshkv.core.decoder import Commit, Decoder
 from freshkv.core.engine import Engine, Padding
 from freshkv.core.engine_options import engine_options
 from freshkv.core.errors import DecoderError, NumericalError
+from freshkv.core.fetching import fetch
 from freshkv.core.forward_result import ForwardResult
 from freshkv.core.graphs import Record
 from freshkv.core.groups import Groups
-from freshkv.core.inspect import Progress, inspect_step, nan_logits
+from freshkv.core.inspect import Progress, nan_logits, read_progress, step_facts
 from freshkv.core.layerwise import LayerQuestions
 from freshkv.core.network import Network
-from freshkv.core.plan import StepPlan, plan_step
+from freshkv.core.plan import StepPlan
+from freshkv.core.planning import PlannedPass, Planner, check_told, told
 from freshkv.core.policy import CachePolicy, LayerwisePolicy
 from freshkv.core.predict import Predicted, Predictor, Wanted
-from freshkv.core.rows import RowSet, fetch
+from freshkv.core.rows import RowSet
 from freshkv.core.sampling import Sampling
 from freshkv.core.state import RunState
 from freshkv.core.trace import StepRecord
 from freshkv.core.truth import Evidence, OnEvidence, Truth
-from freshkv.core.view import StepView
-from freshkv.core.visible import Gathering
+from freshkv.core.visible import Gathering, Visible
 
 OnStep = Callable[[StepRecord], None]
 
@@ -51,6 +52,9 @@ class RunOptions:
     inference_mode: bool = True  #: torch's, around the layers: a matter of speed alone
     record: Record | None = None  #: has passes recorded and replayed: a matter of speed alone
     reuse_projections: bool = False  #: of the first layer, see ``Projections``: a matter of speed alone
+    #: ask policies with ``plans_ahead`` before the host knows how a step has ended, so that it waits once a step; None:
+    #: where it waits at all, on any device but a CPU. A matter of speed alone
+    plan_ahead: bool | None = None
     #: sequences come and go: padding is not computed, and a sequence whose logits are no numbers leaves alone
     packed: bool = False
 
@@ -75,8 +79,6 @@ class DenoisingLoop:
     ) -> None:
         self.options, self.recorder, self.on_evidence = options, recorder, on_evidence
         check_needs(options.policy, options.decoder)
-        # a distribution's history begins before its block opens
-        self.predict_all = "divergence" in options.decoder.needs
         self.shift = network.network_spec.logits_shift
         policy = options.policy
         padding: Padding = "blank" if options.packed else "computed"
@@ -99,6 +101,8 @@ class DenoisingLoop:
             same: dict[str, Any] = {"padding": padding, "inference_mode": options.inference_mode}
             self.truth = Truth(network, start.is_valid, keep_hidden=on_evidence is not None, **same)
         self.predictor = Predictor(network, options.decoder, options.sampling, options.seeds)
+        self.planner = Planner(self.engine, options, alone=self.truth is None)
+        self._next: tuple[PlannedPass, Mapping[str, Tensor]] | None = None
         self.state = start.with_signals(self._no_signals(start))
 
     @torch.no_grad()
@@ -119,27 +123,37 @@ class DenoisingLoop:
     def step(self) -> Progress:
         """One pass over all unfinished sequences, and their commits."""
         self._check_pace()
-        before, network_spec = self._beside_truth(self.state), self.engine.spec
-        groups = Groups(tuple(before.groups()))
-        views = [part.view(part.policy_memory, self.shift) for part in map(before.take, groups.places)]
-        plans = [plan_step(self.options.policy, view, network_spec, predict_all=self.predict_all) for view in views]
-        plan = agreed_plan(self.division, self._without_padding(groups.merge_plans(plans, before.policy_memory)))
-        plan, result, wanted = self._forward(plan, views, groups)
+        planned, on_host = self._planned()
+        name, before, groups = type(self.options.decoder).__name__, planned.state, planned.groups
+        check_told(planned, on_host, name)
+        plan, result, wanted = self._forward(planned, on_host)
         predicted = self.predictor.predict(before, result, plan.predict, wanted)
         informed = before.after_forward(self._refreshed(result), predicted, self._signals())
         commit = agreed_commit(self.division, self._decode(informed, predicted, groups))
         self._give_evidence(before, plan, result, predicted, commit)
         after = informed.after_commit(commit, plan.selection.remember)
-        name = type(self.options.decoder).__name__
-        progress = inspect_step(before, after, predicted, commit, name)
+        ahead = self.planner.plan_ahead(after)
+        both = fetch({"facts": step_facts(before, after, predicted, commit), **({} if ahead is None else ahead.asked)})
+        progress = read_progress(both["facts"], before, name)
         if any(progress.broken) and not self.options.packed:
             raise NumericalError(
                 f"{nan_logits(progress, before)} Try another dtype (float32, bfloat16), and look for a damaged "
                 "checkpoint. The steps before this one are in the error's 'partial'."
             )
         self.recorder.record(after, plan, result, commit)
-        self.state = self._drop_finished(after, progress)
+        if ahead is not None and all(progress.block_unfinished) and not any(progress.broken):
+            self.state, self._next = ahead.state, (ahead, both)
+        else:
+            self.state = self._drop_finished(after, progress)
         return progress
+
+    def _planned(self) -> tuple[PlannedPass, Mapping[str, Tensor]]:
+        """The next pass, and what the host is told of it. Planned now, unless that was done ahead for this state."""
+        ahead, self._next = self._next, None
+        if ahead is not None and ahead[0].state is self.state:
+            return ahead
+        planned = self.planner.plan(self._beside_truth(self.state))
+        return planned, told(planned)
 
     def _check_pace(self) -> None:
         for step, length in zip(self.state.step, self.state.gen_length, strict=True):
@@ -150,32 +164,26 @@ class DenoisingLoop:
                     "masks again as much as it commits. A revocable decoder must gain in the long run."
                 )
 
-    def _without_padding(self, plan: StepPlan) -> StepPlan:
-        """The plan of what is computed."""
-        if not self.options.packed:
-            return plan
-        return evolve(plan, rows=plan.rows & self.state.is_valid, added=plan.added & self.state.is_valid)
-
     def _refreshed(self, result: ForwardResult) -> Tensor:
         """bool [batch, seq]: rows that are clean now; of blank padding all."""
         rows = _refreshed_everywhere(result)
         return rows | ~self.state.is_valid if self.options.packed else rows
 
-    def _forward(self, plan: StepPlan, views: list[StepView], groups: Groups) -> tuple[StepPlan, ForwardResult, Wanted]:
+    def _forward(self, planned: PlannedPass, on_host: Mapping[str, Tensor]) -> tuple[StepPlan, ForwardResult, Wanted]:
         """The pass, and the plan as it then is: a layer-wise policy makes up its mind on the way."""
-        policy, tokens, engine = self.options.policy, self.state.tokens, self.engine
-        verify = self._verify(groups)
-        other = engine.changed(tokens)
+        policy, tokens, plan, engine = self.options.policy, planned.state.tokens, planned.plan, self.engine
+        known = {
+            name: None if mask is None else RowSet.of(mask, on_host[name])
+            for name, mask in (("verify", planned.verify), ("changed", planned.changed))
+        }
+        visible = None if plan.visible is None else Visible(plan.visible, on_host["visible"])
         if not isinstance(policy, LayerwisePolicy):
-            wanted = Wanted.masks(self.state, plan.predict)
-            rows, inside, outside, *host = fetch(plan.rows, *wanted, *(() if other is None else (other,)))
-            changed = None if other is None else RowSet.of(other, *host)
-            result = engine.narrow(tokens, RowSet.of(plan.rows, rows), plan.visible, verify, changed)
-            return plan, result, Wanted.of(inside, outside, tokens.device)
+            result = engine.narrow(tokens, RowSet.of(plan.rows, on_host["rows"]), visible, **known)
+            return plan, result, Wanted.of(on_host, tokens.device)
         questions = LayerQuestions(
             policy,
-            views,
-            groups,
+            planned.views,
+            planned.groups,
             plan,
             layers=engine.spec.layers,
             shift=self.shift,
@@ -183,19 +191,11 @@ class DenoisingLoop:
             computed=self.state.is_valid if self.options.packed else None,
             division=self.division,
         )
-        changed = None if other is None else RowSet.of(other)
-        result = engine.carried(tokens, questions.choose, questions.probing, plan.visible, verify, plan.watch, changed)
+        result = engine.carried(tokens, questions.choose, questions.probing, visible, watch=plan.watch, **known)
         plan = questions.answered()
-        inside, outside = fetch(*Wanted.masks(self.state, plan.predict))
-        return plan, result, Wanted.of(inside, outside, tokens.device)
-
-    def _verify(self, groups: Groups) -> Tensor | None:
-        decoder = self.options.decoder
-        if not decoder.revocable:
-            return None
-        views = [part.view(part.decoder_memory, self.shift) for part in map(self.state.take, groups.places)]
-        asked = [verified_positions(decoder, view) for view in views]
-        return agreed_mask(self.division, groups.merge_optional(asked, [v.is_masked for v in views], missing=False))
+        known_before = policy.predicts == "carried"
+        wanted = on_host if known_before else fetch(Wanted.masks(planned.state, plan.predict))
+        return plan, result, Wanted.of(wanted, tokens.device)
 
     def _no_signals(self, start: RunState) -> dict[str, Tensor]:
         """What ``signals`` holds before the first pass: zeros."""

@@ -53,7 +53,7 @@ def plan_step(policy: CachePolicy, view: StepView, spec: NetworkSpec, *, predict
         selection = check_selection(policy.select(view), view.shape, spec.layers, where)
     due = view.is_open & view.in_block
     candidates = view.is_masked if predict_all or "confidence" in policy.needs else due
-    visible = _visible(selection, view)
+    visible = selection.visible
     if isinstance(policy, LayerwisePolicy):
         return StepPlan(
             rows=view.everything,
@@ -88,17 +88,6 @@ def _asked_for(candidates: Tensor, due: Tensor, selection: Selection, view: Step
     """Of the active block what ``selection`` names, at least one position that is due; all candidates outside."""
     none = ~(due & selection.predict).any(dim=SEQ, keepdim=True)
     return candidates & (selection.predict | (first_of(due) & none) | ~view.in_block)
-
-
-def _visible(selection: Selection, view: StepView) -> Tensor | None:
-    if selection.visible is None:
-        return None
-    valid = view.is_valid if selection.visible.ndim == 2 else view.is_valid[:, None]
-    blind = ~(selection.visible & valid).any(dim=-1)
-    if bool(blind.any()):
-        who = sorted({int(view.sequence[place]) for place in blind.nonzero()[:, 0].tolist()})
-        raise PolicyError(f"The selection leaves no visible key at all in sequences {who} at step {view.step}.")
-    return selection.visible
 
 
 def _level(rows: Tensor, priority: Tensor) -> Tensor:

@@ -54,6 +54,10 @@ class CachePolicy(Configurable, ABC):
     #: whether it may hide keys (``Selection.visible``): what is visible is then copied side by side where that pays.
     #: Memory that is planned beforehand counts those copies
     hides_keys: ClassVar[bool] = False
+    #: whether ``select`` may be asked early, so that on an accelerator the host waits once a step and not twice: the
+    #: core asks what follows if a step decides no block, before it knows. If one was decided, the answer is thrown
+    #: away; the view that it was given had an active block without an open position, which must be no error
+    plans_ahead: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -37,15 +37,15 @@ class Wanted:
     outside: Tensor  #: long [m]
 
     @staticmethod
-    def masks(state: RunState, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """``positions``, bool [batch, seq], told apart."""
+    def masks(state: RunState, positions: Tensor) -> dict[str, Tensor]:
+        """``positions``, bool [batch, seq], told apart by name."""
         inside = positions & state.is_open & state.in_block
-        return inside, positions & ~inside
+        return {"inside": inside, "outside": positions & ~inside}
 
     @classmethod
-    def of(cls, inside: Tensor, outside: Tensor, device: torch.device) -> Wanted:
-        """From both masks on the host."""
-        return cls(places_of(inside, device), places_of(outside, device))
+    def of(cls, on_host: Mapping[str, Tensor], device: torch.device) -> Wanted:
+        """From ``masks`` on the host."""
+        return cls(places_of(on_host["inside"], device), places_of(on_host["outside"], device))
 
 
 @frozen(eq=False)
@@ -83,7 +83,7 @@ class Predictor:
     def predict(self, state: RunState, result: ForwardResult, positions: Tensor, wanted: Wanted) -> Predicted:
         """Predict ``positions``, bool [batch, seq]; the decoder gets the open ones of the active block."""
         tokens = state.tokens
-        mine, _ = Wanted.masks(state, positions)
+        mine = Wanted.masks(state, positions)["inside"]
         draws = self._draw(state) if self._sampling.temperature > 0.0 else torch.zeros_like(state.confidence)
         noise = self._draw(state) if "noise" in self._decoder.needs else torch.zeros_like(state.confidence)
         confidence = torch.full_like(state.confidence, NEVER).flatten()

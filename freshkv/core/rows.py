@@ -117,11 +117,6 @@ class RowSet:
         return flat if self.answers is None else flat.index_select(0, self.answers)
 
 
-def fetch(*masks: Tensor) -> tuple[Tensor, ...]:
-    """``masks``, all of one shape, on the host: one synchronisation with the device for all of them."""
-    return torch.stack(masks).cpu().unbind()
-
-
 def places_of(on_host: Tensor, device: torch.device) -> Tensor:
     """Where a mask on the host is true, as indices into its flat form, long [n] on ``device``."""
     return uploaded(on_host.flatten().nonzero()[:, 0], device)

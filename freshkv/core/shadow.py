@@ -20,20 +20,19 @@ from freshkv.core.visible import VisibleKeys
 
 
 class ShadowRows:
-    """The shadow of ``positions``, bool [batch, seq], while it goes through the layers."""
+    """The shadow of the positions ``rows`` while it goes through the layers."""
 
     def __init__(
-        self, network: Network, positions: Tensor, rotary: tuple[Tensor, Tensor], sight: PatternSight | None = None
+        self, network: Network, rows: RowSet, rotary: tuple[Tensor, Tensor], sight: PatternSight | None = None
     ) -> None:
         spec = network.network_spec
         self._sight, self._shift = sight, spec.logits_shift
-        self.positions = positions
-        self.rows = RowSet.of(positions)
+        self.rows = rows
         self._network = network
         # read one row before the position where the logits are shifted
         read_at = self.rows.flat - spec.logits_shift
         self._rotary = (rotary[0].index_select(0, read_at), rotary[1].index_select(0, read_at))
-        masks = torch.full((self.rows.count,), spec.mask_token_id, device=positions.device)
+        masks = torch.full((self.rows.count,), spec.mask_token_id, device=rows.flat.device)
         self.hidden = network.embed_rows(masks)
 
     def advance(self, layer: int, store: RowStore, seen: VisibleKeys) -> None:
@@ -57,7 +56,7 @@ class ShadowRows:
 
     def _visibility(self, layer: int, seen: VisibleKeys) -> Tensor:
         """bool [batch, widest, kept + widest]: what each shadow row may attend to."""
-        rows, (batch, seq), device = self.rows, self.positions.shape, self.positions.device
+        rows, (batch, seq), device = self.rows, self.rows.mask.shape, self.rows.flat.device
         position = rows.rectangular(rows.flat % seq)  # long [batch, widest]
         columns = torch.arange(seq, device=device)[None] if seen.columns is None else seen.columns
         canvas = columns[:, None] != position[:, :, None]

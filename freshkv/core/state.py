@@ -176,6 +176,7 @@ class RunState:
             in_block=self.in_block,
             block_index=self.block_index,
             block_length=self.block_length[0],
+            gen_length=self.gen_length[0],
             step=self.step[0],
             step_in_block=self.step_in_block[0],
             dirty=self.dirty,

@@ -31,6 +31,7 @@ class StepView:
     in_block: Tensor  #: bool; the active block of each sequence
     block_index: Tensor  #: long; number of the block of a position, -1 in the prompt
     block_length: int  #: positions
+    gen_length: int  #: positions of the response
     step: int  #: forward passes that these sequences have been through
     step_in_block: int  #: forward passes since their active block opened
     dirty: Tensor  #: bool; the token changed since the row was last refreshed in every layer

@@ -20,6 +20,25 @@ WORTH_IF_IT_STAYS = 0.9
 
 
 @frozen(eq=False)
+class Visible:
+    """Which keys may be attended to, bool [batch, seq] or [batch, layers, seq]; the same on the device and the host."""
+
+    mask: Tensor
+    on_host: Tensor
+
+    @classmethod
+    def of(cls, mask: Tensor) -> Visible:
+        """One synchronisation with the device."""
+        return cls(mask, mask.cpu())
+
+    def __and__(self, other: Visible) -> Visible:
+        """What both allow; the other one is the same in all layers."""
+        by_layer = self.mask.ndim == 3
+        mask, on_host = (each[:, None] if by_layer else each for each in (other.mask, other.on_host))
+        return Visible(self.mask & mask, self.on_host & on_host)
+
+
+@frozen(eq=False)
 class VisibleKeys:
     """The keys of one layer that may be attended to.
 
@@ -50,20 +69,21 @@ def in_place(visible: Tensor | None, layers: int) -> tuple[VisibleKeys, ...]:
     return tuple(VisibleKeys(visible[:, layer]) for layer in range(layers))
 
 
-def gathered(visible: Tensor, layers: int) -> tuple[VisibleKeys, ...]:
-    """The same, each layer's keys side by side. One synchronisation with the device."""
-    by_layer = visible[:, None] if visible.ndim == 2 else visible
+def gathered(visible: Visible, layers: int) -> tuple[VisibleKeys, ...]:
+    """The same, each layer's keys side by side."""
+    same = visible.mask.ndim == 2
+    by_layer, on_host = (mask[:, None] if same else mask for mask in (visible.mask, visible.on_host))
     counts = by_layer.sum(dim=-1)  # long [batch, layers or 1]
     order = (~by_layer).byte().argsort(dim=-1, stable=True)  # visible positions first
-    most, least = torch.stack((counts.amax(dim=0), counts.amin(dim=0))).tolist()
     found = []
-    for layer, (kept, fewest) in enumerate(zip(most, least, strict=True)):
-        columns, mask = order[:, layer, :kept], None
-        if fewest < kept:
-            mask = torch.arange(kept, device=visible.device) < counts[:, layer, None]
+    for layer, kept in enumerate(on_host.sum(dim=-1).unbind(dim=1)):
+        most, fewest = int(kept.max()), int(kept.min())
+        columns, mask = order[:, layer, :most], None
+        if fewest < most:
+            mask = torch.arange(most, device=counts.device) < counts[:, layer, None]
             columns = torch.where(mask, columns, columns[:, :1])
         found.append(VisibleKeys(mask, columns, _slots(columns, mask, by_layer.shape[-1])))
-    return tuple(found) if visible.ndim == 3 else (found[0],) * layers
+    return (found[0],) * layers if same else tuple(found)
 
 
 def _slots(columns: Tensor, mask: Tensor | None, seq: int) -> Tensor:
@@ -82,27 +102,25 @@ class Sight:
     def __init__(self, layers: int, gathering: Gathering) -> None:
         self._layers = layers
         self._gathering = gathering
-        self._last: Tensor | None = None
+        self._last: Tensor | None = None  # on the host
         self._keys: tuple[VisibleKeys, ...] = in_place(None, layers)
 
-    def look(self, visible: Tensor | None, *, hides: bool) -> tuple[VisibleKeys, ...]:
+    def look(self, visible: Visible | None, *, hides: bool) -> tuple[VisibleKeys, ...]:
         """For each layer; the same objects as in the last pass where nothing changed.
 
-        ``visible`` is bool [batch, seq] or [batch, layers, seq], padding left out, or None: all keys. ``hides`` says
-        that more than padding may be hidden.
+        ``visible`` leaves padding out; None: all keys. ``hides`` says that more than padding may be hidden.
         """
         if visible is None or not hides:
-            self._last, self._keys = None, in_place(visible, self._layers)
+            self._last, self._keys = None, in_place(None if visible is None else visible.mask, self._layers)
             return self._keys
-        last, self._last = self._last, visible
-        comparable = last is not None and last.shape == visible.shape
-        stays, share = _compared(visible, last if comparable else None)
+        last, self._last = self._last, visible.on_host
+        stays = last is not None and torch.equal(last, visible.on_host)
         if stays and self._keys[0].columns is not None:
             return self._keys
-        if self._pays(share, stays=stays):
+        if self._pays(float(visible.on_host.float().mean()), stays=stays):
             self._keys = gathered(visible, self._layers)
         else:
-            self._keys = in_place(visible, self._layers)
+            self._keys = in_place(visible.mask, self._layers)
         return self._keys
 
     def forget(self) -> None:
@@ -113,11 +131,3 @@ class Sight:
         if self._gathering != "auto":
             return self._gathering == "always"
         return share <= (WORTH_IF_IT_STAYS if stays else WORTH_AT_ONCE)
-
-
-def _compared(visible: Tensor, last: Tensor | None) -> tuple[bool, float]:
-    """Whether it is the ``last`` one, None: no; and the share that is visible. The host waits once."""
-    share = visible.float().mean()
-    same = torch.zeros_like(share) if last is None else (visible == last).all().float()
-    stays, visible_share = torch.stack((same, share)).tolist()
-    return stays == 1.0, visible_share

@@ -63,7 +63,7 @@ class DreamDecoder(Decoder):
 
     def _share(self, view: StepView) -> float:
         """1 - s/t of this step; 1 in the last of its block."""
-        blocks = -(-int(view.is_response[0].sum()) // view.block_length)  # aligned or not
+        blocks = -(-view.gen_length // view.block_length)  # aligned or not
         steps = view.block_length if self.steps is None else max(self.steps // blocks, 1)
         if view.step_in_block >= steps - 1:
             return 1.0

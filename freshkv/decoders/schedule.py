@@ -11,7 +11,7 @@ def tokens_of_step(view: StepView, steps: int) -> int:
     Every block gets the same number of passes, at least one and at most one a position; within a block the first
     passes take the remainder.
     """
-    blocks = -(-int(view.is_response[0].sum()) // view.block_length)  # aligned or not
+    blocks = -(-view.gen_length // view.block_length)  # aligned or not
     in_block = min(max(steps // blocks, 1), view.block_length)
     share, rest = divmod(view.block_length, in_block)
     return share + (1 if view.step_in_block < rest else 0)

@@ -22,6 +22,7 @@ class BlockCache(CachePolicy):
     name = "block"
     paper = "Fast-dLLM v2, arXiv:2509.26328, section 3"
     hides_keys = True
+    plans_ahead = True
 
     def select(self, view: StepView) -> Selection:
         """The open block with what the prompt holds of it, and in its first step the one before."""

@@ -27,6 +27,7 @@ class D2Cache(CachePolicy):
     needs = frozenset({"confidence", "attention_rollout"})
     tuned_for = "LLaDA-8B and Dream-7B on gsm8k, math-500, gpqa, mmlu-pro, humaneval and mbpp"
     budget_field = "current_k"
+    plans_ahead = True
 
     #: share of the importance of all rows not chosen otherwise that is refreshed
     rollout_p: float = field(default=0.1, converter=float, validator=and_(ge(0.0), le(1.0)))

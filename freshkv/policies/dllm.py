@@ -26,6 +26,7 @@ class DLLMCache(LayerwisePolicy):
     paper = "dLLM-Cache, arXiv:2506.06295, section 3"
     tuned_for = "no task in particular (the paper sets kp and kr for each model and task)"
     budget_field = "kr"
+    plans_ahead = True
 
     kp: int = field(default=50, validator=_interval)  #: steps between refreshes of the prompt
     kr: int = field(default=2, validator=_interval)  #: steps between refreshes of the response

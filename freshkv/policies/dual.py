@@ -15,6 +15,7 @@ class DualCache(CachePolicy):
 
     name = "dual"
     paper = "Fast-dLLM, arXiv:2505.22618, section 3.2"
+    plans_ahead = True
 
     def select(self, view: StepView) -> Selection:
         """Reuse the prompt, the earlier blocks and the masks that follow."""

@@ -23,6 +23,7 @@ class Frontier(CachePolicy):
     name = "frontier"
     tuned_for = "tiny-llada and tiny-dream on sums, sudoku and weave"
     budget_field = "surest"
+    plans_ahead = True
 
     surest: int = field(default=2, validator=and_(instance_of(int), ge(1)))  #: masks of the highest last confidence
     stalest: int = field(default=2, validator=and_(instance_of(int), ge(0)))  #: other masks, the oldest first

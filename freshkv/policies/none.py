@@ -14,6 +14,7 @@ class NoCache(CachePolicy):
     """No caching: the truth that every other policy is compared with. Always exact."""
 
     name = "none"
+    plans_ahead = True
 
     def select(self, view: StepView) -> Selection:
         """Everything."""

@@ -15,6 +15,7 @@ class PrefixCache(CachePolicy):
 
     name = "prefix"
     paper = "Fast-dLLM, arXiv:2505.22618, section 3.2"
+    plans_ahead = True
 
     def select(self, view: StepView) -> Selection:
         """Reuse only what lies before the active block."""

@@ -95,10 +95,12 @@ class Problem:
         poison: bool = True,
         gathering: Gathering = "auto",
         inference_mode: bool = True,
+        plan_ahead: bool | None = None,
         on_step: OnStep | None = None,
     ) -> Run:
         """Decode it. ``network`` stands in for the problem's own; ``poison`` fills fresh caches with NaN;
-        ``gathering`` says when visible keys are copied side by side, ``inference_mode`` whether layers run in torch's.
+        ``gathering`` says when visible keys are copied side by side, ``inference_mode`` whether layers run in torch's,
+        ``plan_ahead`` whether the policy is asked early.
         """
         model = self.network if network is None else network
         canvas = Canvas.create(
@@ -118,5 +120,6 @@ class Problem:
             poison=poison,
             gathering=gathering,
             inference_mode=inference_mode,
+            plan_ahead=plan_ahead,
         )
         return run_canvas(model, canvas, options, on_step)

@@ -57,7 +57,8 @@ class Outcome:
 
     near: list[list[int]]
     far: list[list[int]]
-    steps: list[Counter[str]]  #: for what the host waited in each step
+    waits: list[Counter[str]]  #: for what the host waited in each step
+    block_starts: list[bool]  #: whether any sequence opened a block with it
     afterwards: Counter[str]  #: and behind the last one, until the run was there
 
 
@@ -69,6 +70,7 @@ def decode(
     batch: int = 1,
     eos_token_id: int | None = None,
     record: bool = False,
+    plan_ahead: bool | None = None,
     **sampling: float,
 ) -> Outcome:
     """Decode ``batch`` prompts, the second one padded, with a network of its own; ``record`` its passes."""
@@ -90,20 +92,23 @@ def decode(
     near = run()
     with far_device() as device:
         network.to(NAME)
-        steps: list[Counter[str]] = []
+        waits: list[Counter[str]] = []
+        block_starts: list[bool] = []
         step = DenoisingLoop.step
 
         def watched(loop: DenoisingLoop) -> Progress:
             device.waits.clear()
+            block_starts.append(0 in loop.state.step_in_block)
             progress = step(loop)
-            steps.append(device.waits.copy())
+            waits.append(device.waits.copy())
             device.waits.clear()
             return progress
 
         with patch.object(DenoisingLoop, "step", watched):
-            far = run(inference_mode=False, record=partial(run_again, device) if record else None)
+            recorded = partial(run_again, device) if record else None
+            far = run(inference_mode=False, plan_ahead=plan_ahead, record=recorded)
         device.waits.subtract({"tolist": 1})  # of the sequences, just now
-        return Outcome(near, far, steps, +device.waits)
+        return Outcome(near, far, waits, block_starts, +device.waits)
 
 
 def serve(*, policy: str) -> tuple[list[list[int]], list[list[int]]]:

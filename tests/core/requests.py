@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from hypothesis import strategies as st
 
 from freshkv import Request, RequestResult, Trace
@@ -33,6 +33,7 @@ class Service:
     sampling: Sampling = field(factory=Sampling)
     eos_token_id: int | None = None
     gathering: Any = "auto"
+    plan_ahead: bool | None = None  #: of those that are served together
 
     @property
     def network(self) -> Network:
@@ -46,6 +47,7 @@ class Service:
             seeds=seeds,
             poison=True,
             gathering=self.gathering,
+            plan_ahead=self.plan_ahead,
         )
 
     def serving(
@@ -68,7 +70,7 @@ class Service:
         """The request by itself, as ``generate`` decodes it."""
         network = self.network if network is None else network
         canvas = request.canvas(network.network_spec, network.device, self.eos_token_id)
-        return run_canvas(network, canvas, self.options(policy, decoder, request.seed))
+        return run_canvas(network, canvas, evolve(self.options(policy, decoder, request.seed), plan_ahead=False))
 
     def assert_independent(self, policy: str | CachePolicy, decoder: str | Decoder) -> list[RequestResult]:
         """Every request is decoded once, as it is alone: tokens, order, rows, counters."""
@@ -133,4 +135,5 @@ def services(
         sampling=Sampling() if greedy else draw(samplings()),
         eos_token_id=draw(st.sampled_from((None, shape.eos_token_id, *ends))),
         gathering=draw(st.sampled_from(("auto", "always"))),
+        plan_ahead=draw(st.booleans()),
     )

@@ -16,6 +16,7 @@ from freshkv.core.network import Network
 from freshkv.core.policy import Probes
 from freshkv.core.probing import Probing
 from freshkv.core.rows import RowSet
+from freshkv.core.visible import Visible
 from freshkv.testing import NetworkShape, tiny_network
 from freshkv.testing.strategies import left_padded, network_shapes, row_masks, visible_masks
 
@@ -114,9 +115,14 @@ def changed_rows(engine: Engine, step: Step) -> RowSet | None:
     return None if changed is None else RowSet.of(changed)
 
 
+def sees(visible: Tensor | None) -> Visible | None:
+    """The mask as the engine takes it."""
+    return None if visible is None else Visible.of(visible)
+
+
 def run_narrow(engine: Engine, step: Step) -> tuple[ForwardResult, Tensor]:
     """The result, and its hidden states spread over the canvas, NaN at rows that did not flow."""
-    result = engine.narrow(step.tokens, RowSet.of(step.rows[0]), step.visible, changed=changed_rows(engine, step))
+    result = engine.narrow(step.tokens, RowSet.of(step.rows[0]), sees(step.visible), changed=changed_rows(engine, step))
     hidden = result.hidden.new_full((*step.tokens.shape, result.hidden.shape[1]), float("nan"))
     hidden[step.rows[0]] = result.hidden
     return result, hidden
@@ -144,7 +150,7 @@ def run_carried(schedule: Schedule, engine: Engine, step: Step) -> tuple[Tensor,
 
     probing = Probing(probe, schedule.probes, schedule.probe_stores)
     changed = changed_rows(engine, step)
-    result = engine.carried(step.tokens, choose, probing, step.visible, watch=step.watch, changed=changed)
+    result = engine.carried(step.tokens, choose, probing, sees(step.visible), watch=step.watch, changed=changed)
     seen.drifts.append(engine.attention_drift)
     return result.hidden.unflatten(0, step.tokens.shape), Seen(seen.movements, seen.drifts[1:])
 

@@ -228,7 +228,7 @@ def test_a_shadow_row_does_not_see_later_blocks() -> None:
     everything = RowSet.of(torch.ones_like(verify))
     shadows = []
     for canvas in (tokens, changed):
-        shadow = Engine(network, torch.ones_like(verify)).narrow(canvas, everything, verify=verify).shadow
+        shadow = Engine(network, torch.ones_like(verify)).narrow(canvas, everything, verify=RowSet.of(verify)).shadow
         assert shadow is not None
         shadows.append(shadow.hidden)
     torch.testing.assert_close(*shadows)

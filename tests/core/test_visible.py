@@ -9,7 +9,7 @@ from hypothesis import given
 
 from freshkv import CachePolicy, Selection, StepView
 from freshkv.core import kept_attention
-from freshkv.core.visible import Gathering, VisibleKeys, gathered
+from freshkv.core.visible import Gathering, Visible, VisibleKeys, gathered
 from freshkv.testing import example_problem
 from tests.core.schedule import Schedule, run_carried, run_narrow, schedules
 from tests.core.support import examples
@@ -102,7 +102,7 @@ def test_gathered_copies_hold_what_is_cached(schedule: Schedule) -> None:
 
 def test_what_gathered_keys_receive_goes_back_to_their_columns() -> None:
     visible = torch.tensor([[True, False, True, True], [False, True, False, False]])
-    seen = gathered(visible, layers=2)[1]
+    seen = gathered(Visible.of(visible), layers=2)[1]
     assert seen.mask is not None
     assert seen.mask.tolist() == [[True, True, True], [True, False, False]]
     received = torch.tensor([[1.0, 2.0, 3.0], [4.0, 0.0, 0.0]])

@@ -33,6 +33,7 @@ def view(masked: list[list[int]], *, block_length: int | None = None, step: int 
         "in_block": block_index == first,
         "block_index": block_index,
         "block_length": block_length,
+        "gen_length": gen_length,
         "step": step,
         "step_in_block": step,
         "dirty": torch.zeros_like(is_masked),

@@ -19,6 +19,7 @@ from freshkv.core.division import division_of
 from freshkv.core.engine import Engine
 from freshkv.core.probing import Probing
 from freshkv.core.rows import RowSet
+from freshkv.core.visible import Visible
 from freshkv.testing.strategies import left_padded
 from tests.models import official
 from tests.models.families import make
@@ -149,7 +150,7 @@ def schedule(load, number, *, carried):
         tokens = torch.where(random_bool(generator, batch, seq, share=0.4), fresh, tokens)
         visible = None
         if step > 0 and number % 2:
-            visible = random_bool(generator, batch, layers, seq) | (torch.arange(seq) == seq - 1)
+            visible = Visible.of(random_bool(generator, batch, layers, seq) | (torch.arange(seq) == seq - 1))
         rows = random_bool(generator, layers, batch, seq) | (step == 0)
         probe, watch = random_bool(generator, layers, batch, seq), random_bool(generator, batch, seq)
         if carried:

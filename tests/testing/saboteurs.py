@@ -116,6 +116,19 @@ class HidesInSecret(CachePolicy):
 
 
 @frozen
+class DrawsFromTheOpen(CachePolicy):
+    """Takes it for granted that the block holds an open position."""
+
+    name = "draws-from-the-open"
+    plans_ahead = True
+
+    def select(self, view: StepView) -> Selection:
+        for undecided in view.is_open & view.in_block:
+            undecided.nonzero()[0]
+        return Selection(predict=view.in_block)
+
+
+@frozen
 class Idle(CachePolicy):
     """Predicts nothing and never refreshes: lazy, but within its rights."""
 
@@ -217,6 +230,10 @@ POLICIES: dict[type[Any], tuple[str, str]] = {
         "on the host. (saboteurs.py, line ",
     ),
     HidesInSecret: ("it_says_that_it_hides_keys", "HidesInSecret says what is visible in "),
+    DrawsFromTheOpen: (
+        "asked_early_it_answers_and_decides_the_same",
+        "Asked early, DrawsFromTheOpen.select raised IndexError in step ",
+    ),
     ProbesNumbers: ("every_answer_has_the_right_form", "ProbesNumbers.probe_layer returned int64"),
     ProbesInPlace: ("nothing_that_it_is_handed_is_written_to", "ProbesInPlace.probe_layer wrote to"),
     WatchesFloats: ("every_answer_has_the_right_form", "WatchesFloats.select (watch) returned float32"),

@@ -9,7 +9,7 @@ import attrs
 import pytest
 import torch
 
-from freshkv.core import loop
+from freshkv.core import planning
 from freshkv.core.plan import StepPlan
 from freshkv.core.store import RowStore
 from freshkv.core.view import StepView
@@ -88,9 +88,9 @@ def test_a_core_that_leaves_out_a_row_at_first_is_caught(
         for memory in (store._keys, store._values):
             memory.fill(0.0)  # what happens to lie in fresh memory may be NaN, which ends the run before the check
 
-    original = loop.plan_step
+    original = planning.plan_step
     monkeypatch.setattr(RowStore, "__init__", create)
-    monkeypatch.setattr(loop, "plan_step", plan_step)
+    monkeypatch.setattr(planning, "plan_step", plan_step)
     found = failures(policy, "policy")
     check = "the_first_step_refreshes_everything"
     assert_only(found, check, "The first step left out columns [0")

@@ -12,6 +12,7 @@ from freshkv.core.run import Run
 from freshkv.core.selection import Selection
 from freshkv.testing.conformance.checks import Checks, Draw, LeftOutError
 from freshkv.testing.conformance.device_checks import add_device_check
+from freshkv.testing.conformance.observer import INVALID
 from freshkv.testing.conformance.partners import SHAPES, any_decoder, any_final_decoder, any_problem
 from freshkv.testing.conformance.runs import Case, parting
 from freshkv.testing.conformance.shared_checks import add_call_checks, add_independence_checks, add_option_checks
@@ -95,6 +96,29 @@ def it_says_that_it_hides_keys(subject: Subject, draw: Draw) -> None:
     if hiding and not case.policy.hides_keys:
         steps = f"{len(hiding)} of {len(selections)} steps"
         raise case.fail(f"{subject.name} says what is visible in {steps}, and does not say that it hides keys.")
+
+
+@POLICY_CHECKS.add(
+    after=("every_answer_has_the_right_form",),
+    share=0.5,
+    why="a policy with plans_ahead is also asked what follows a step that decides no block, before that is known: of a "
+    "block, then, in which nothing may be open.",
+    mend="answer such a view, too (it does not matter what); or leave plans_ahead False.",
+)
+def asked_early_it_answers_and_decides_the_same(subject: Subject, draw: Draw) -> None:
+    """Where it says that it plans ahead."""
+    case = _case(subject, draw)
+    if not case.policy.plans_ahead:
+        raise LeftOutError("it does not say that it plans ahead")
+    observer, run = case.observe("policy", plan_ahead=True)
+    found = observer.findings.get(INVALID)
+    if found is not None:
+        raise case.fail(f"Asked early, {found}")
+    if run is None:
+        raise case.fail(f"Asked early, the run ended with {type(observer.error).__name__}: {observer.error}")
+    parted = parting(run, case.run(plan_ahead=False))
+    if parted is not None:
+        raise case.fail(f"With {subject.name} asked early, {parted}.")
 
 
 @POLICY_CHECKS.add(

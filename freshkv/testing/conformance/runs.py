@@ -41,18 +41,18 @@ class Case:
         except Exception as error:  # a plugin may raise anything
             raise self.fail(f"The run ended with {type(error).__name__}: {error}") from error
 
-    def observe(self, kind: str, *, ask_twice: bool = False) -> tuple[Observer, Run | None]:
-        """Decode it while the policy or the decoder, as ``kind`` says, is watched."""
+    def observe(self, kind: str, *, ask_twice: bool = False, **options: Any) -> tuple[Observer, Run | None]:
+        """Decode it, with ``options``, while the policy or the decoder, as ``kind`` says, is watched."""
         observer = Observer(self.policy if kind == "policy" else self.decoder, ask_twice=ask_twice)
-        return observer, self.run_watched(observer, kind)
+        return observer, self.run_watched(observer, kind, **options)
 
-    def run_watched(self, observer: Observer, kind: str) -> Run | None:
+    def run_watched(self, observer: Observer, kind: str, **options: Any) -> Run | None:
         """Decode it once more with the same observer."""
         shape = self.problem.shape
 
         def start(watched: Any) -> Run:
             pair = (watched, self.decoder) if kind == "policy" else (self.policy, watched)
-            return self.problem.run(*pair, network=self.network)
+            return self.problem.run(*pair, network=self.network, **options)
 
         return observer.run(start, shape.layers, shape.mask_token_id)
 

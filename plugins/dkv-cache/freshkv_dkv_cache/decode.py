@@ -20,6 +20,7 @@ class DKVDecode(CachePolicy):
     paper = "dKV-Cache, arXiv:2505.15781, section 3.2"
     tuned_for = "LLaDA-8B-Instruct, as its published code is run"
     budget_field = "refresh_every"
+    plans_ahead = True
 
     refresh_every: int = attrs.field(default=8, validator=and_(instance_of(int), ge(1)))  #: steps
 

@@ -23,6 +23,7 @@ class DKVGreedy(CachePolicy):
     needs = frozenset({"confidence"})
     tuned_for = "LLaDA-8B-Instruct, as its published code is run"
     budget_field = "window"
+    plans_ahead = True
 
     window: int = attrs.field(default=4, validator=and_(instance_of(int), ge(0)))  #: masked positions near the next
     refresh_every: int = attrs.field(default=2, validator=and_(instance_of(int), ge(1)))  #: steps

@@ -27,6 +27,7 @@ class DPad(CachePolicy):
     tuned_for = "LLaDA-8B-Instruct on gsm8k and math"
     budget_field = "window"
     hides_keys = True
+    plans_ahead = True
 
     window: int = attrs.field(default=256, validator=and_(instance_of(int), ge(1)))  #: positions behind the block
     k: float = attrs.field(default=4.0, converter=float, validator=ge(0.0))  #: standard deviations in the window

@@ -31,6 +31,7 @@ def step_view(step_in_block: int, confidence: dict[int, float], decided: int, sh
         in_block=response,
         block_index=torch.where(response, 0, -1),
         block_length=8,
+        gen_length=SEQ - 2,
         step=step_in_block,
         step_in_block=step_in_block,
         dirty=mask(decided),

@@ -18,6 +18,7 @@ class FreeCache(CachePolicy):
 
     name = "freecache"
     paper = "FreeCache, arXiv:2505.21467"
+    plans_ahead = True
 
     #: steps between full refreshes; 0, as in the paper: none after the first step
     refresh_every: int = attrs.field(default=0, validator=and_(instance_of(int), ge(0)))

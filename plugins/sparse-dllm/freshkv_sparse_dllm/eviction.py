@@ -29,6 +29,7 @@ class SparseDLLM(CachePolicy):
     needs = frozenset({"attention_scores"})
     tuned_for = "LLaDA-8B and Dream-7B on eight tasks, with one setting"
     hides_keys = True
+    plans_ahead = True
 
     #: share of the keys outside the block that stays visible
     retention: float = attrs.field(default=0.5, converter=float, validator=and_(ge(0.0), le(1.0)))

@@ -25,6 +25,7 @@ def step_view(scores: list[list[float]], step_in_block: int = 2, padding: int = 
         in_block=(position == 4) | (position == 5),
         block_index=torch.where(position < 4, -1, (position - 4) // 2),
         block_length=2,
+        gen_length=SEQ - 4,
         step=step_in_block,
         step_in_block=step_in_block,
         dirty=position < 0,

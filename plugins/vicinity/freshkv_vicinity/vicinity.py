@@ -22,6 +22,7 @@ class VicinityRefresh(CachePolicy):
     name = "vicinity"
     paper = "dInfer, arXiv:2510.08666"
     tuned_for = "LLaDA-MoE, as its benchmarks are run"
+    plans_ahead = True
 
     before: int = attrs.field(default=16, validator=_count)  #: positions left of the block
     after: int = attrs.field(default=16, validator=_count)  #: positions right of the block
