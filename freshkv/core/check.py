@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from freshkv.core.decoder import DECODER_NEEDS, Commit, Decoder
-from freshkv.core.errors import DecoderError, FreshkvError, PolicyError, did_you_mean
+from freshkv.core.errors import DecoderError, FreshkvError, PolicyError, PolicyWroteError, did_you_mean
 from freshkv.core.policy import SIGNALS, CachePolicy, Predicts, Probes
 from freshkv.core.selection import Selection
 from freshkv.core.view import StepView
@@ -128,7 +128,7 @@ def guarded(
         raise error(f"{where} raised {type(cause).__name__} in step {view.step}: {cause}") from cause
     written = [name for name, tensor in tensors.items() if tensor._version != versions[name]]
     if written:
-        raise error(
+        raise (PolicyWroteError if error is PolicyError else error)(
             f"{where} wrote to {', '.join(written)}; what a policy or decoder is handed is read-only: clone it."
         )
 

@@ -87,7 +87,7 @@ class Engine:
         )
         if padding == "blank":
             self.store.blank(~is_valid)
-        self._hold(is_valid)
+        self._hold(Visible.of(is_valid))
         positions = rotary_positions(is_valid)
         cosine, sine = network.rotary(positions.flatten())
         pattern = AttentionPattern.of(self.spec)
@@ -199,7 +199,7 @@ class Engine:
     def _roll_out(self, real: Tensor | None = None) -> Tensor:
         kept = self._attended.layers
         seen = [self._seen_by(layer, attention.rows) for layer, attention in enumerate(kept)]
-        return attention_rollout(self.store, kept, self._is_valid, seen, self.division, real)
+        return attention_rollout(self.store, kept, self._valid.mask, seen, self.division, real)
 
     def attention_received(self, queries_of: Tensor) -> Tensor:
         """What each key received in the last pass, float32 [batch, layers, seq]; needs ``keep_paid``.
@@ -219,10 +219,10 @@ class Engine:
 
     def keep(self, sequences: list[int]) -> None:
         """Forget all sequences but these (ascending), in every tensor that is held."""
-        batch, seq = self._is_valid.shape
+        batch, seq = self._valid.mask.shape
         self.store.keep(sequences)
-        index = numbers(sequences, self._is_valid.device)
-        self._hold(self._is_valid.index_select(0, index))
+        index = numbers(sequences, self._valid.mask.device)
+        self._hold(Visible(self._valid.mask.index_select(0, index), self._valid.on_host[sequences]))
         self._cosine = self._cosine.view(batch, seq, -1).index_select(0, index).flatten(0, 1)
         self._sine = self._sine.view(batch, seq, -1).index_select(0, index).flatten(0, 1)
         if self._pattern is not None:
@@ -238,13 +238,13 @@ class Engine:
         positions = rotary_positions(is_valid)
         cosine, sine = self.network.rotary(positions.flatten())
         self.store.admit(~is_valid)
-        self._hold(torch.cat((self._is_valid, is_valid)))
+        self._hold(self._valid.beside(Visible.of(is_valid)))
         self._cosine, self._sine = torch.cat((self._cosine, cosine)), torch.cat((self._sine, sine))
         self._projections.forget()
         if self._pattern is not None:
             self._pattern.admit(positions)
         self._recorded = None if self._record is None else self._make_recorded(self._record)
-        self.attention_drift = self.attention_drift.new_full((self._is_valid.shape[0],), torch.nan)
+        self.attention_drift = self.attention_drift.new_full((self._valid.mask.shape[0],), torch.nan)
 
     def _carry(self, layer: int, hidden: Tensor, rows: RowSet) -> Tensor:
         """``hidden`` [batch * seq, width] behind a layer: ``rows`` are computed, what it added to the others stays."""
@@ -274,23 +274,23 @@ class Engine:
         self._rolled_out = None
         self._projections.start(tokens, changed)
         self.attention_drift = torch.full_like(self.attention_drift, torch.nan)
-        self._visible = self._unpadded if visible is None else visible & self._valid
+        self._visible = self._padding if visible is None else visible & self._valid
         self._seen = self._sight.look(self._visible, hides=visible is not None)
         if self._drift is not None:
             # padding pays nothing, or else a sequence would depend on how far it is padded
-            self._drift.start(None if watch is None else watch & self._is_valid)
+            self._drift.start(None if watch is None else watch & self._valid.mask)
 
-    def _hold(self, is_valid: Tensor) -> None:
-        """Of the sequences that are there now."""
-        self._is_valid, self._valid = is_valid, Visible.of(is_valid)
-        self._unpadded = None if bool(self._valid.on_host.all()) else self._valid  # no mask is the fastest mask
+    def _hold(self, valid: Visible) -> None:
+        """Those of the sequences that are there now."""
+        self._valid = valid
+        self._padding = None if bool(valid.on_host.all()) else valid  # no mask at all is the fastest mask
 
     def _inference(self) -> AbstractContextManager[object]:
         """Fewer checks around each operation. What leaves it must not be handed to a plugin: it has no version."""
         return torch.inference_mode() if self._inference_mode and self.division.parts == 1 else nullcontext()
 
     def _make_recorded(self, record: Record) -> RecordedPasses:
-        return RecordedPasses(record, self._layers, self._is_valid)
+        return RecordedPasses(record, self._layers, self._valid.mask)
 
     def _replays(self, rows: RowSet, visible: Visible | None) -> bool:
         """Whether nothing but tokens and rows differs from step to step."""

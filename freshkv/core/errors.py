@@ -36,6 +36,10 @@ class PolicyError(FreshkvError, ValueError):
     """A cache policy returned something that is not a valid answer."""
 
 
+class PolicyWroteError(PolicyError):
+    """A cache policy wrote to what it was handed: whatever comes of that state means nothing."""
+
+
 class DecoderError(FreshkvError, ValueError):
     """A decoder returned something that is not a valid answer."""
 

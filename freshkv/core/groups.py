@@ -11,8 +11,9 @@ from torch import Tensor
 from freshkv.core.axes import BATCH
 from freshkv.core.decoder import Commit, Prediction
 from freshkv.core.plan import StepPlan
+from freshkv.core.predict import Wanted
 from freshkv.core.selection import Selection
-from freshkv.core.uploads import numbers
+from freshkv.core.uploads import numbers, uploaded
 
 
 @frozen(eq=False)
@@ -39,16 +40,15 @@ class Groups:
         order = numbers([place for places in self.places for place in places], parts[0].device)
         return torch.cat(list(parts)).index_select(BATCH, order.argsort())
 
-    def split_prediction(self, prediction: Prediction) -> list[Prediction]:
-        """One prediction for each group."""
+    def split_prediction(self, prediction: Prediction, wanted: Wanted) -> list[Prediction]:
+        """One prediction for each group, of the positions ``wanted`` inside the active blocks."""
         if self.single:
             return [prediction]
-        owner = prediction.positions.nonzero()[:, 0]  # the sequence of each packed distribution
-        parts = []
+        owners, parts = wanted.owners(), []
         for places in self.places:
-            index = numbers(places, owner.device)
+            index = numbers(places, prediction.positions.device)
             # within a group sequences keep their order, so that packed rows keep theirs
-            packed = torch.isin(owner, index).nonzero()[:, 0]
+            packed = uploaded(torch.isin(owners, torch.tensor(places)).nonzero()[:, 0], index.device)
             parts.append(
                 Prediction(
                     positions=prediction.positions.index_select(BATCH, index),

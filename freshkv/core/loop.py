@@ -14,7 +14,7 @@ from freshkv.core.check import check_commit, check_needs, guarded
 from freshkv.core.decoder import Commit, Decoder
 from freshkv.core.engine import Engine, Padding
 from freshkv.core.engine_options import engine_options
-from freshkv.core.errors import DecoderError, NumericalError
+from freshkv.core.errors import DecoderError, NumericalError, PolicyWroteError
 from freshkv.core.fetching import fetch
 from freshkv.core.forward_result import ForwardResult
 from freshkv.core.graphs import Record
@@ -129,20 +129,24 @@ class DenoisingLoop:
         plan, result, wanted = self._forward(planned, on_host)
         predicted = self.predictor.predict(before, result, plan.predict, wanted)
         informed = before.after_forward(self._refreshed(result), predicted, self._signals())
-        commit = agreed_commit(self.division, self._decode(informed, predicted, groups))
+        commit = agreed_commit(self.division, self._decode(informed, predicted, wanted, groups))
         self._give_evidence(before, plan, result, predicted, commit)
         after = informed.after_commit(commit, plan.selection.remember)
+        asked = {"facts": step_facts(before, after, predicted, commit)}
+        del predicted  # the largest tensors of a step
         ahead = self.planner.plan_ahead(after)
-        both = fetch({"facts": step_facts(before, after, predicted, commit), **({} if ahead is None else ahead.asked)})
-        progress = read_progress(both["facts"], before, name)
+        told_ahead = fetch(asked | (dict(ahead.asked) if isinstance(ahead, PlannedPass) else {}))
+        progress = read_progress(told_ahead["facts"], before, name)
         if any(progress.broken) and not self.options.packed:
             raise NumericalError(
                 f"{nan_logits(progress, before)} Try another dtype (float32, bfloat16), and look for a damaged "
                 "checkpoint. The steps before this one are in the error's 'partial'."
             )
         self.recorder.record(after, plan, result, commit)
+        if isinstance(ahead, PolicyWroteError):
+            raise ahead
         if ahead is not None and all(progress.block_unfinished) and not any(progress.broken):
-            self.state, self._next = ahead.state, (ahead, both)
+            self.state, self._next = ahead.state, (ahead, told_ahead)
         else:
             self.state = self._drop_finished(after, progress)
         return progress
@@ -243,11 +247,12 @@ class DenoisingLoop:
                 )
             )
 
-    def _decode(self, state: RunState, predicted: Predicted, groups: Groups) -> Commit:
+    def _decode(self, state: RunState, predicted: Predicted, wanted: Wanted, groups: Groups) -> Commit:
         decoder = self.options.decoder
         where = f"{type(decoder).__name__}.decode"
         commits = []
-        for places, prediction in zip(groups.places, groups.split_prediction(predicted.in_block), strict=True):
+        predictions = groups.split_prediction(predicted.in_block, wanted)
+        for places, prediction in zip(groups.places, predictions, strict=True):
             part = state.take(places)
             view = part.view(part.decoder_memory, self.shift)
             with guarded(where, view, DecoderError, prediction.handed()):

@@ -12,7 +12,7 @@ from freshkv.core.agreement import agreed_mask, agreed_plan
 from freshkv.core.axes import SEQ
 from freshkv.core.check import verified_positions
 from freshkv.core.engine import Engine
-from freshkv.core.errors import DecoderError, FreshkvError, PolicyError
+from freshkv.core.errors import DecoderError, PolicyError, PolicyWroteError
 from freshkv.core.fetching import fetch
 from freshkv.core.groups import Groups
 from freshkv.core.plan import StepPlan, plan_step
@@ -74,16 +74,19 @@ class Planner:
             asked=self._asked(state, plan, changed, verify),
         )
 
-    def plan_ahead(self, after: RunState) -> PlannedPass | None:
+    def plan_ahead(self, after: RunState) -> PlannedPass | PolicyWroteError | None:
         """The pass behind the commit that led to ``after``, if no sequence ends with it, nor the block of any.
 
-        None where that is not to be known, or the policy cannot answer: it is asked again when its turn has come.
+        None where nobody is asked early, or the answer is an error: the same question, in its turn, raises it. That
+        the policy has written to the state is the error itself, which is then not to be used.
         """
         if not self._ahead:
             return None
         try:
             return self.plan(after.advance((True,) * after.batch))
-        except FreshkvError:
+        except PolicyWroteError as error:
+            return error
+        except Exception:  # whatever a plugin's answer may lead to, in a state that may never come about
             return None
 
     def _without_padding(self, plan: StepPlan, state: RunState) -> StepPlan:
@@ -131,7 +134,8 @@ def check_told(planned: PlannedPass, on_host: Mapping[str, Tensor], decoder: str
     if "blind" in on_host and bool(on_host["blind"].any()):
         places = sorted(set(on_host["blind"].nonzero()[:, 0].tolist()))
         who = sorted(int(state.sequence[place]) for place in places)
-        steps = " and ".join(str(step) for step in sorted({state.step[place] for place in places}))
-        raise PolicyError(f"The selection leaves no visible key at all in sequences {who} at step {steps}.")
+        steps = sorted({state.step[place] for place in places})
+        when = f"step {steps[0]}" if len(steps) == 1 else f"steps {steps}"
+        raise PolicyError(f"The selection leaves no visible key at all in sequences {who} at {when}.")
     if "astray" in on_host and bool(on_host["astray"].any()):
         raise DecoderError(f"{decoder}.verify named positions outside the active block.")

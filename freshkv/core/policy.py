@@ -56,7 +56,7 @@ class CachePolicy(Configurable, ABC):
     hides_keys: ClassVar[bool] = False
     #: whether ``select`` may be asked early, so that on an accelerator the host waits once a step and not twice: the
     #: core asks what follows if a step decides no block, before it knows. If one was decided, the answer is thrown
-    #: away; the view that it was given had an active block without an open position, which must be no error
+    #: away; the view that it was given had an active block without an open position, which must do no harm
     plans_ahead: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:

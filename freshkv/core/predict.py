@@ -35,6 +35,7 @@ class Wanted:
 
     inside: Tensor  #: long [n]; open positions of the active block
     outside: Tensor  #: long [m]
+    inside_on_host: Tensor  #: bool [batch, seq]
 
     @staticmethod
     def masks(state: RunState, positions: Tensor) -> dict[str, Tensor]:
@@ -45,7 +46,12 @@ class Wanted:
     @classmethod
     def of(cls, on_host: Mapping[str, Tensor], device: torch.device) -> Wanted:
         """From ``masks`` on the host."""
-        return cls(places_of(on_host["inside"], device), places_of(on_host["outside"], device))
+        inside, outside = on_host["inside"], on_host["outside"]
+        return cls(places_of(inside, device), places_of(outside, device), inside)
+
+    def owners(self) -> Tensor:
+        """long [n], on the host: the place in the batch of the sequence of each position inside."""
+        return self.inside_on_host.nonzero()[:, 0]
 
 
 @frozen(eq=False)

@@ -200,4 +200,4 @@ class RowStore:
         self._batch = len(sequences)
         self._gathered.clear()
         self.written = self.written.index_select(BATCH, numbers(sequences, self.written.device))
-        self.complete = bool(self.written.all())
+        self.complete = self.complete or bool(self.written.all())

@@ -31,6 +31,10 @@ class Visible:
         """One synchronisation with the device."""
         return cls(mask, mask.cpu())
 
+    def beside(self, others: Visible) -> Visible:
+        """These sequences, and the others behind them."""
+        return Visible(torch.cat((self.mask, others.mask)), torch.cat((self.on_host, others.on_host)))
+
     def __and__(self, other: Visible) -> Visible:
         """What both allow; the other one is the same in all layers."""
         by_layer = self.mask.ndim == 3

@@ -96,11 +96,12 @@ class Problem:
         gathering: Gathering = "auto",
         inference_mode: bool = True,
         plan_ahead: bool | None = None,
+        reuse_projections: bool = False,
         on_step: OnStep | None = None,
     ) -> Run:
         """Decode it. ``network`` stands in for the problem's own; ``poison`` fills fresh caches with NaN;
         ``gathering`` says when visible keys are copied side by side, ``inference_mode`` whether layers run in torch's,
-        ``plan_ahead`` whether the policy is asked early.
+        ``plan_ahead`` whether the policy is asked early, ``reuse_projections`` is that of ``generate``.
         """
         model = self.network if network is None else network
         canvas = Canvas.create(
@@ -121,5 +122,6 @@ class Problem:
             gathering=gathering,
             inference_mode=inference_mode,
             plan_ahead=plan_ahead,
+            reuse_projections=reuse_projections,
         )
         return run_canvas(model, canvas, options, on_step)

@@ -59,6 +59,8 @@ class Outcome:
     far: list[list[int]]
     waits: list[Counter[str]]  #: for what the host waited in each step
     block_starts: list[bool]  #: whether any sequence opened a block with it
+    batches: list[int]  #: sequences that took part in it
+    groups: list[list[tuple[int, ...]]]  #: of sequences that stood at the same point
     afterwards: Counter[str]  #: and behind the last one, until the run was there
 
 
@@ -94,11 +96,15 @@ def decode(
         network.to(NAME)
         waits: list[Counter[str]] = []
         block_starts: list[bool] = []
+        batches: list[int] = []
+        groups: list[list[tuple[int, ...]]] = []
         step = DenoisingLoop.step
 
         def watched(loop: DenoisingLoop) -> Progress:
             device.waits.clear()
             block_starts.append(0 in loop.state.step_in_block)
+            batches.append(loop.state.batch)
+            groups.append(loop.state.groups())
             progress = step(loop)
             waits.append(device.waits.copy())
             device.waits.clear()
@@ -108,7 +114,7 @@ def decode(
             recorded = partial(run_again, device) if record else None
             far = run(inference_mode=False, plan_ahead=plan_ahead, record=recorded)
         device.waits.subtract({"tolist": 1})  # of the sequences, just now
-        return Outcome(near, far, waits, block_starts, +device.waits)
+        return Outcome(near, far, waits, block_starts, batches, groups, +device.waits)
 
 
 def serve(*, policy: str) -> tuple[list[list[int]], list[list[int]]]:

@@ -142,6 +142,15 @@ def test_a_revocable_decoder_masks_only_decided_positions_of_the_active_block(ch
         uneven_problem().run("none", RevocableAnswers(commits(change)))
 
 
+def test_a_revocable_decoder_verifies_the_active_block_only() -> None:
+    class Astray(RevocableAnswers):
+        def verify(self, view: StepView) -> Tensor:
+            return view.is_prompt
+
+    with pytest.raises(DecoderError, match=r"Astray\.verify named positions outside the active block"):
+        uneven_problem().run("none", Astray(commits(lambda view, prediction: {})))
+
+
 class Broken(WatchedNetwork):
     """The logits are NaN once it is told so."""
 

@@ -55,6 +55,23 @@ def test_the_host_waits_once_a_step(policy: str, decoder: str, batch: int) -> No
     assert all(step == {"fetched": 2 if opens else 1} for step, opens in zip(outcome.waits, opening, strict=True))
 
 
+@pytest.mark.parametrize(("threshold", "eos_token_id"), [(0.15, None), (0.2, None), (0.2, 19)])
+def test_sequences_that_part_make_it_wait_no_more(threshold: float, eos_token_id: int | None) -> None:
+    """Where one has ended, the rows of those that stay are asked for once more, as where a block opens."""
+    decoder = f"threshold:threshold={threshold}"
+    outcome = decode(policy="d2cache", decoder=decoder, batch=3, eos_token_id=eos_token_id)
+    assert len(set(outcome.batches)) > 1
+    before = [outcome.batches[0], *outcome.batches]
+    for waits, opens, batch, once in zip(outcome.waits, outcome.block_starts, outcome.batches, before, strict=False):
+        assert waits == {"fetched": 2 if opens or batch < once else 1}
+
+
+def test_groups_make_it_wait_no_more() -> None:
+    outcome = decode(policy="d2cache", decoder="threshold:threshold=0.2", batch=3)
+    assert max(len(groups) for groups in outcome.groups) > 1
+    assert all(set(waits) == {"fetched"} for waits in outcome.waits)
+
+
 @pytest.mark.parametrize("decoder", ["confidence", "wino"])
 @pytest.mark.parametrize("policy", ["d2cache", "random"])
 def test_what_is_not_asked_early_makes_it_wait_twice(policy: str, decoder: str) -> None:

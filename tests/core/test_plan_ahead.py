@@ -6,6 +6,7 @@ import pytest
 import torch
 from attrs import evolve, field, frozen
 from hypothesis import given
+from hypothesis import strategies as st
 
 from freshkv import CachePolicy, Decoder, Request, Selection, StepView
 from freshkv.core.errors import NumericalError, PolicyError
@@ -17,6 +18,7 @@ from tests.core.networks import BrokenByToken
 from tests.core.requests import assert_as_alone, assert_same_trace
 from tests.core.support import POLICIES, any_decoder, examples, policies_of
 from tests.core.test_packing import until_error
+from tests.core.test_properties_batch import Uneven, uneven_problem
 from tests.core.test_properties_packing import uneven_service
 
 EARLY = [name for name in POLICIES if name not in ("elastic", "es-dllm", "oracle", "random")]
@@ -25,10 +27,11 @@ EARLY = [name for name in POLICIES if name not in ("elastic", "es-dllm", "oracle
 @pytest.mark.parametrize("name", EARLY)
 def test_asked_early_it_decides_the_same(name: str) -> None:
     @examples(8)
-    @given(problems(), policies_of(name), any_decoder())
-    def check(problem: Problem, policy: CachePolicy, decoder: Decoder) -> None:
+    @given(problems(), policies_of(name), any_decoder(), st.booleans())
+    def check(problem: Problem, policy: CachePolicy, decoder: Decoder, reuse: bool) -> None:
         assert policy.plans_ahead
-        early, late = (problem.run(policy, decoder, plan_ahead=ahead) for ahead in (True, False))
+        options = {"reuse_projections": reuse}
+        early, late = (problem.run(policy, decoder, plan_ahead=ahead, **options) for ahead in (True, False))
         assert torch.equal(early.sequences, late.sequences)
         assert_same_trace(early.trace, late.trace)
 
@@ -97,6 +100,51 @@ def test_what_it_raises_of_a_state_that_does_not_come_about_is_no_error() -> Non
     run = problem().run(policy, plan_ahead=True)
     assert torch.equal(run.sequences, problem().run(Noting()).sequences)
     assert len(policy.asked) == 8
+
+
+@frozen
+class Writing(CachePolicy):
+    """Writes to a tensor of its view, in its turn or only where nothing is open."""
+
+    name = "writing"
+    plans_ahead = True
+
+    field_name: str
+    late: bool
+
+    def select(self, view: StepView) -> Selection:
+        is_open = bool((view.is_open & view.in_block).any())
+        if view.step == 1 if not self.late else not is_open:
+            getattr(view, self.field_name)[:, -1] = 9
+        return Selection(predict=view.in_block)
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("name", ["tokens", "confidence", "committed_at"])
+def test_what_it_writes_is_never_used(name: str, late: bool) -> None:
+    """Also where it was asked for nothing: the state that it wrote to is the one that goes on."""
+    with pytest.raises(PolicyError, match=rf"Writing\.select wrote to view\.{name}") as caught:
+        problem().run(Writing(name, late), plan_ahead=True)
+    partial = caught.value.partial
+    assert isinstance(partial, Run)
+    assert len(partial.trace) == (3 if late else 1)
+
+
+@frozen
+class Widening(CachePolicy):
+    """Remembers more in a step that does not come about, so that its sequences cannot be put together."""
+
+    name = "widening"
+    plans_ahead = True
+
+    def select(self, view: StepView) -> Selection:
+        wide = 1 if bool((view.is_open & view.in_block).any()) else 2
+        return Selection(predict=view.in_block, remember={"wide": torch.zeros(*view.shape, wide)})
+
+
+def test_what_its_answer_leads_to_in_a_state_that_does_not_come_about_is_no_error() -> None:
+    early, late = (uneven_problem().run(Widening(), Uneven(), plan_ahead=ahead) for ahead in (True, False))
+    assert_same_trace(early.trace, late.trace)
 
 
 @pytest.mark.parametrize("step", [1, 2, 3])
