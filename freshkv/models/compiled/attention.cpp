@@ -26,8 +26,12 @@ struct Rows {
         return sum;
     }
     int64_t rows() const { return rows_before(batch); }
-    int64_t padded() const { return (seq + 31) / 32 * 32; }  // scores are written in tiles
+    int64_t padded() const { return (seq + 31) / 32 * 32; }                // scores are written in tiles
+    int64_t whole() const { return (width + LANES - 1) / LANES * LANES; }  // what is gathered is read in squares
     static int64_t panels_of(int64_t count) { return (count + WIDE - 1) / WIDE; }
+    // of `count` rows those of the panel that begins with the row `start`, and the lanes that they take
+    static int64_t filled_from(int64_t start, int64_t count) { return count - start < WIDE ? count - start : WIDE; }
+    static int64_t lanes_of(int64_t filled) { return filled > LANES ? WIDE : LANES; }
 
     // of the heads of all sequences, the one of `task`
     const Element *head_of(const Element *all, Strides strides, int64_t task) const {
@@ -46,6 +50,7 @@ struct Attention : Rows<Element> {
     using Rows<Element>::of_keys, Rows<Element>::of_queries, Rows<Element>::counts, Rows<Element>::batch;
     using Rows<Element>::heads, Rows<Element>::seq, Rows<Element>::width, Rows<Element>::rows, Rows<Element>::padded;
     using Rows<Element>::rows_before, Rows<Element>::panels_of, Rows<Element>::head_of, Rows<Element>::keys_of;
+    using Rows<Element>::whole, Rows<Element>::filled_from, Rows<Element>::lanes_of;
 
     const Element *values;
     Strides of_values;
@@ -54,10 +59,16 @@ struct Attention : Rows<Element> {
 
     const Element *values_of(int64_t task) const { return head_of(values, of_values, task); }
 
-    // floats that a thread needs: one panel's; one head's; what it has summed of `paid`, except for the first thread
-    int64_t floats() const {
-        int64_t own = (padded() + width) * WIDE + Head::floats(seq, width);
-        return (own + 15) / 16 * 16 + (paid == nullptr ? 0 : (rows() * seq + 15) / 16 * 16);  // whole cache lines
+    // floats that a thread needs, in whole cache lines: one panel's and one head's ...
+    int64_t floats_of_head() const { return ((padded() + whole()) * WIDE + Head::floats(seq, width) + 15) / 16 * 16; }
+    // ... and what rows pay on the thread's heads, panel by panel, [key][lane]
+    int64_t floats() const { return floats_of_head() + (paid == nullptr ? 0 : lanes_before(batch) * seq); }
+    int64_t lanes_before(int64_t sequence) const {
+        int64_t sum = 0;
+        for (int64_t before = 0; before < sequence; before++)
+            for (int64_t start = 0; start < counts[before]; start += WIDE)
+                sum += lanes_of(filled_from(start, counts[before]));
+        return sum;
     }
 
     // the `panel`th of `panels` parts of what a head is made of
@@ -66,67 +77,82 @@ struct Attention : Rows<Element> {
         return {(const char *)head + panel * bytes, bytes};
     }
 
-    // `filled` rows of a head, at most VECTORS * LANES; `scores` has room for [key][WIDE] and [width][WIDE]
+    // `filled` rows of a head, at most VECTORS * LANES; `scores` has room for [key][WIDE] and for what is gathered. What
+    // they pay comes to `sums`, [key][VECTORS * LANES], or, `fresh`, is the first that does; null: nobody asks.
     template <int VECTORS>
     void attend_panel(Head &kept, const uint8_t *seen, const Element *query, int64_t filled, float *scores, Element *to,
-                      float *sums, Part first, Part second) const {
+                      float *sums, bool fresh, Part first, Part second) const {
         constexpr int64_t WIDE = VECTORS * LANES;
         float shares[WIDE], *gathered = scores + padded() * WIDE;
         kept.template score<VECTORS>(query, of_queries.row, filled, scores, first);
         exponentials<VECTORS>(scores, seq, kept.scale(), seen, shares);
         kept.template gather<VECTORS>(scores, gathered, second);
-        for (int64_t lane = 0; lane < filled; lane++)
-            for (int64_t k = 0; k < width; k++)
-                narrow(gathered[k * WIDE + lane] * shares[lane], to[lane * heads * width + k]);
+        to_rows<VECTORS>(gathered, shares, filled, width, to, heads * width);
         if (sums == nullptr) return;
-        int64_t stride = rows();
         for (float &share : shares) share /= heads;
         for (int64_t key = 0; key < seq; key++)
-            for (int64_t lane = 0; lane < filled; lane++)
-                sums[key * stride + lane] += scores[key * WIDE + lane] * shares[lane];
+            for (int64_t lane = 0; lane < WIDE; lane++) {
+                float share = scores[key * WIDE + lane] * shares[lane], &sum = sums[key * WIDE + lane];
+                sum = fresh ? share : sum + share;
+            }
     }
 
-    // one head of one sequence, while the heads of `next` are fetched
-    void attend_head(int64_t task, int64_t next, float *memory, float *sums) const {
+    // one head of one sequence, while the heads of `next` are fetched; `fresh`: the thread had none of it before
+    void attend_head(int64_t task, int64_t next, float *memory, bool fresh) const {
         int64_t sequence = task / heads, head = task % heads, count = counts[sequence];
-        Head kept(seq, width, memory + (padded() + width) * WIDE);
+        Head kept(seq, width, memory + (padded() + whole()) * WIDE);
         kept.take_keys(keys_of(task), of_keys.row);
         kept.take_values(values_of(task), of_values.row);
         const uint8_t *seen = this->visible_to(sequence);
-        int64_t panels = panels_of(count);
-        for (int64_t panel = 0; panel < panels; panel++) {
-            int64_t start = panel * WIDE, row = rows_before(sequence) + start;
-            int64_t filled = count - start < WIDE ? count - start : WIDE;
+        float *sums = paid == nullptr ? nullptr : memory + floats_of_head() + lanes_before(sequence) * seq;
+        for (int64_t start = 0, panels = panels_of(count); start < count; start += WIDE) {
+            int64_t panel = start / WIDE, row = rows_before(sequence) + start, filled = filled_from(start, count);
             Part next_values = part_of(values_of(Head::TAKES_VALUES ? next : task), of_values, panel, panels);
             Part next_keys = part_of(keys_of(next), of_keys, panel, panels);
             auto attend = filled > LANES ? &Attention::attend_panel<2> : &Attention::attend_panel<1>;
             (this->*attend)(kept, seen, this->query_of(row, head), filled, memory,
-                            attended + (row * heads + head) * width, sums == nullptr ? nullptr : sums + row, next_values,
-                            next_keys);
+                            attended + (row * heads + head) * width, sums, fresh, next_values, next_keys);
+            if (paid != nullptr) sums += lanes_of(filled) * seq;
         }
     }
 
+    // what all rows pay for `key`, of all threads that had a head of their sequence; each has so many `floats`
+    void add_up(int64_t key, const float *memory, int64_t floats, int64_t threads, float *to) const {
+        int64_t tasks = batch * heads, lanes = 0;
+        const float *first = memory + floats_of_head();
+        for (int64_t sequence = 0; sequence < batch; sequence++)
+            for (int64_t start = 0; start < counts[sequence]; start += WIDE) {
+                int64_t filled = filled_from(start, counts[sequence]), wide = lanes_of(filled);
+                memset(to, 0, filled * sizeof(float));
+                for (int64_t thread = 0; thread < threads; thread++) {
+                    int64_t begin = tasks * thread / threads, end = tasks * (thread + 1) / threads;
+                    if (begin == end || begin >= (sequence + 1) * heads || end <= sequence * heads) continue;
+                    const float *sums = first + thread * floats + lanes * seq + key * wide;
+                    for (int64_t lane = 0; lane < filled; lane++) to[lane] += sums[lane];
+                }
+                to += filled;
+                lanes += wide;
+            }
+    }
+
     int64_t run(int64_t threads) const {
-        float *memory = (float *)aligned_alloc(64, (threads * floats() * sizeof(float) / 64 + 1) * 64);
+        int64_t each = floats(), all_rows = rows();
+        float *memory = (float *)aligned_alloc(64, (threads * each * sizeof(float) / 64 + 1) * 64);
         if (memory == nullptr) return -1;
-        int64_t paying = paid == nullptr ? 0 : rows() * seq, room = (paying + 15) / 16 * 16;
 #pragma omp parallel num_threads(threads)
         {
             int64_t all = omp_get_num_threads(), mine = omp_get_thread_num(), tasks = batch * heads;
-            float *own = memory + mine * floats(), *sums = paid;
-            if (paid != nullptr && mine > 0) sums = own + floats() - room;
-            if (paid != nullptr) memset(sums, 0, paying * sizeof(float));
-            int64_t end = tasks * (mine + 1) / all;
+            int64_t begin = tasks * mine / all, end = tasks * (mine + 1) / all;
             {
                 [[maybe_unused]] typename Head::Scope scope;
-                for (int64_t task = tasks * mine / all; task < end; task++)
-                    attend_head(task, task + 1 < end ? task + 1 : task, own, sums);
+                for (int64_t task = begin; task < end; task++)
+                    attend_head(task, task + 1 < end ? task + 1 : task, memory + mine * each,
+                                task == begin || task % heads == 0);
             }
 #pragma omp barrier
 #pragma omp for
-            for (int64_t place = 0; place < paying; place++)
-                for (int64_t thread = 1; thread < all; thread++)
-                    paid[place] += memory[(thread + 1) * floats() - room + place];
+            for (int64_t key = 0; key < (paid == nullptr ? 0 : seq); key++)
+                add_up(key, memory, each, all, paid + key * all_rows);
         }
         free(memory);
         return 0;

@@ -1,8 +1,9 @@
-"""Attention of few rows, in one pass over the keys, with what each row pays; and what keys receive from many."""
+"""Attention of few rows, of any number in bfloat16, with what each row pays; and what keys receive from many."""
 
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Callable
 from functools import cache
 
@@ -15,7 +16,7 @@ from freshkv.models.compiled.compiler import ADDRESS, INTEGER, compiled
 from freshkv.models.compiled.rowwise import NAMES
 
 #: rows of a sequence for which it is faster than torch's own, where nobody asks what they pay, and where somebody does
-WORTH_IT = {torch.float32: range(12, 1025), torch.bfloat16: range(1, 161)}
+WORTH_IT = {torch.float32: range(12, 1025), torch.bfloat16: range(1, sys.maxsize)}
 WORTH_IT_PAID = {torch.float32: range(1, 1025), torch.bfloat16: range(1, 1025)}
 
 #: bfloat16 heads of whole tiles are multiplied by the processor's unit for them

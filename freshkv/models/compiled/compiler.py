@@ -18,7 +18,7 @@ from freshkv.core.errors import InputError
 COMPILERS = ("c++", "g++", "clang++")
 
 #: torch brings the OpenMP that the library is linked against when it is loaded, so that both share their threads
-COMPILE = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-fopenmp", "-c")
+COMPILE = ("-std=gnu++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-fopenmp", "-c")
 LINK = ("-shared",)
 
 INTEGER, ADDRESS = ctypes.c_int64, ctypes.c_void_p

@@ -8,6 +8,7 @@
 
 #include "numbers.h"
 #include "tiles.h"
+#include "turn.h"
 
 namespace {
 
@@ -77,6 +78,40 @@ void multiply(const float *elements, int64_t stride, int64_t count, int64_t inne
     }
 }
 
+// `count` rows of `width` elements, `stride` apart, times `scale`, to columns [width][WIDE]; lanes without a row are 0
+template <int VECTORS, typename Element>
+void to_columns(const Element *rows, int64_t stride, int64_t count, int64_t width, float scale, float *columns) {
+    constexpr int64_t WIDE = VECTORS * LANES;
+    float square[LANES * LANES], turned[LANES * LANES];
+    for (int64_t start = 0; start < width; start += LANES)
+        for (int64_t part = 0; part < WIDE; part += LANES) {
+            int64_t deep = width - start < LANES ? width - start : LANES;
+            for (int64_t lane = 0; lane < LANES; lane++)
+                for (int64_t k = 0; k < LANES; k++)
+                    square[lane * LANES + k] =
+                        part + lane < count && k < deep ? widen(rows[(part + lane) * stride + start + k]) * scale : 0.0f;
+            turn(square, LANES, turned, LANES);
+            for (int64_t k = 0; k < deep; k++)
+                memcpy(columns + (start + k) * WIDE + part, turned + k * LANES, LANES * sizeof(float));
+        }
+}
+
+// The other way round: columns [width][WIDE], lane by lane times `shares`, to `count` rows.
+template <int VECTORS, typename Element>
+void to_rows(const float *columns, const float *shares, int64_t count, int64_t width, Element *rows, int64_t stride) {
+    constexpr int64_t WIDE = VECTORS * LANES;
+    float turned[LANES * LANES];
+    for (int64_t start = 0; start < width; start += LANES)
+        for (int64_t part = 0; part < count; part += LANES) {
+            int64_t deep = width - start < LANES ? width - start : LANES;
+            int64_t filled = count - part < LANES ? count - part : LANES;
+            turn(columns + start * WIDE + part, WIDE, turned, LANES);
+            for (int64_t lane = 0; lane < filled; lane++)
+                for (int64_t k = 0; k < deep; k++)
+                    narrow(turned[lane * LANES + k] * shares[part + lane], rows[(part + lane) * stride + start + k]);
+        }
+}
+
 // A head's keys and values, multiplied in float32: [seq, width], widened into `memory` if they are narrower.
 template <typename Element>
 struct PlainHead {
@@ -104,11 +139,8 @@ struct PlainHead {
     // scores [key][VECTORS * LANES] of `filled` rows
     template <int VECTORS>
     void score(const Element *query, int64_t stride, int64_t filled, float *scores, Part next) {
-        float *columns = memory, scale = 1.0f / std::sqrt((float)width);
-        for (int64_t lane = 0; lane < VECTORS * LANES; lane++)
-            for (int64_t k = 0; k < width; k++)
-                columns[k * VECTORS * LANES + lane] = lane < filled ? widen(query[lane * stride + k]) * scale : 0.0f;
-        multiply<VECTORS, false>(keys, keys_row, seq, width, columns, scores, next);
+        to_columns<VECTORS>(query, stride, filled, width, 1.0f / std::sqrt((float)width), memory);
+        multiply<VECTORS, false>(keys, keys_row, seq, width, memory, scores, next);
     }
     // [width][VECTORS * LANES] sums of values, each times its power
     template <int VECTORS>
@@ -146,27 +178,36 @@ struct TiledHead {
         for (int64_t key = full; key < seq; key++)
             memcpy(last + (key - full) * width, keys + key * keys_row, width * sizeof(uint16_t));
     }
+    // [seq, width] to the other way round, tile by tile; keys that are none are 0
     void take_values(const uint16_t *values, int64_t value_stride) {
-        __m512i places = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-                                            _mm512_set1_epi32((int)value_stride));
         for (int64_t key = 0; key < blocks * DEEP; key += HIGH)
-            for (int64_t k = 0; k < width; k += 2) {  // two elements of HIGH keys at a time, which become two rows
-                int64_t left = seq - key < 0 ? 0 : seq - key < HIGH ? seq - key : HIGH;
-                __m512i pairs = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), (__mmask16)((1 << left) - 1), places,
-                                                            values + key * value_stride + k, sizeof(uint16_t));
-                uint16_t *row = turned + ((key / DEEP) * (width / HIGH) + k / HIGH) * TILE + k % HIGH * DEEP + key % DEEP;
-                _mm256_storeu_si256((__m256i *)row, _mm512_cvtepi32_epi16(pairs));
-                _mm256_storeu_si256((__m256i *)(row + DEEP), _mm512_cvtepi32_epi16(_mm512_srli_epi32(pairs, 16)));
+            for (int64_t k = 0; k < width; k += DEEP) {
+                __m512i pairs[HIGH];  // of each key DEEP / 2 pairs of elements, then of each pair HIGH keys
+                for (int64_t row = 0; row < HIGH; row++)
+                    pairs[row] = key + row < seq ? _mm512_loadu_si512(values + (key + row) * value_stride + k)
+                                                 : _mm512_setzero_si512();
+                turn(pairs);
+                uint16_t *tile = turned + (key / DEEP * (width / HIGH) + k / HIGH) * TILE + key % DEEP;
+                for (int64_t pair = 0; pair < HIGH; pair++) {
+                    uint16_t *row = tile + pair * 2 / HIGH * TILE + pair * 2 % HIGH * DEEP;
+                    _mm256_storeu_si256((__m256i *)row, _mm512_cvtepi32_epi16(pairs[pair]));
+                    _mm256_storeu_si256((__m256i *)(row + DEEP), _mm512_cvtepi32_epi16(_mm512_srli_epi32(pairs[pair], 16)));
+                }
             }
     }
 
     template <int VECTORS>
     void score(const uint16_t *query, int64_t stride, int64_t filled, float *scores, Part next) {
-        memset(queries, 0, width * VECTORS * LANES * sizeof(uint16_t));
-        for (int64_t row = 0; row < filled; row++)
-            for (int64_t k = 0; k < width; k += 2)
-                memcpy(queries + (k / DEEP * VECTORS + row / LANES) * TILE + k % DEEP / 2 * DEEP + row % LANES * 2,
-                       query + row * stride + k, 2 * sizeof(uint16_t));
+        for (int64_t k = 0; k < width; k += DEEP)
+            for (int64_t part = 0; part < VECTORS * LANES; part += LANES) {
+                __m512i pairs[HIGH];  // of each row DEEP / 2 pairs of elements, then of each pair its rows
+                for (int64_t row = 0; row < HIGH; row++)
+                    pairs[row] = part + row < filled ? _mm512_loadu_si512(query + (part + row) * stride + k)
+                                                     : _mm512_setzero_si512();
+                turn(pairs);
+                uint16_t *tile = queries + (k / DEEP * VECTORS + part / LANES) * TILE;
+                for (int64_t pair = 0; pair < HIGH; pair++) _mm512_storeu_si512(tile + pair * DEEP, pairs[pair]);
+            }
         everything_is_written();
         fetch_in(next, blocks * (width / DEEP));
         for (int64_t key = 0; key < blocks * DEEP; key += 2 * HIGH) {
@@ -254,7 +295,7 @@ void exponentials(float *scores, int64_t seq, float scale, const uint8_t *visibl
     }
     for (int64_t key = 0; key < seq; key++)
         for (int64_t lane = 0; lane < WIDE; lane++) {
-            float power = exponential(scale * (scores[key * WIDE + lane] - largest[lane]));
+            float power = exponential_below(scale * (scores[key * WIDE + lane] - largest[lane]));
             scores[key * WIDE + lane] = power;
             sums[lane] += power;
         }

@@ -24,8 +24,8 @@ float sum_of(const float *logits, int64_t count, float largest) {
     float partial[SUMS] = {}, sum = 0;
     int64_t whole = count / SUMS * SUMS;
     for (int64_t start = 0; start < whole; start += SUMS)
-        for (int64_t lane = 0; lane < SUMS; lane++) partial[lane] += exponential(logits[start + lane] - largest);
-    for (int64_t k = whole; k < count; k++) sum += exponential(logits[k] - largest);
+        for (int64_t lane = 0; lane < SUMS; lane++) partial[lane] += exponential_below(logits[start + lane] - largest);
+    for (int64_t k = whole; k < count; k++) sum += exponential_below(logits[k] - largest);
     for (float each : partial) sum += each;
     return sum;
 }

@@ -41,10 +41,10 @@ inline void narrow(float value, BFloat16 &to) {  // to nearest, ties to even; wh
     to = (BFloat16)(value != value ? 0x7FC0 : rounded);
 }
 
-// e^x to about one unit in the last place from e^-87 to e^88; below, 0, and above, infinite
-inline float exponential(float exponent) {
-    float x = exponent < -87.0f ? -87.0f : exponent > 88.0f ? 88.0f : exponent;
-    float whole = std::nearbyint(x * 1.44269504f);
+// e^x from e^-87 to e^88, to about one unit in the last place; of what is no number, none
+inline float power_of(float x) {
+    constexpr float SHIFTS = 12582912.0f;  // 3 * 2^22: what is added to it is rounded to a whole number
+    float shifted = x * 1.44269504f + SHIFTS, whole = shifted - SHIFTS;
     float rest = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;  // ln 2 in two parts
     float series = 1.98756915e-4f;
     series = series * rest + 1.39819995e-3f;
@@ -52,12 +52,26 @@ inline float exponential(float exponent) {
     series = series * rest + 4.16657962e-2f;
     series = series * rest + 1.66666655e-1f;
     series = series * rest + 5.00000012e-1f;
-    float fraction = series * rest * rest + rest + 1.0f;
-    uint32_t bits = ((uint32_t)(int32_t)whole + 127u) << 23;
+    series = series * rest + 1.0f;
+    series = series * rest + 1.0f;
+    uint32_t bits;
+    memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits << 23) + (127u << 23);  // 2^whole
     float power;
     memcpy(&power, &bits, sizeof power);
-    float result = exponent < -87.0f ? 0.0f : fraction * power;
-    return exponent > 88.0f ? INFINITY : exponent != exponent ? exponent : result;
+    return series * power;
+}
+
+// e^x; 0 below e^-87, and infinite above e^88
+inline float exponential(float exponent) {
+    float power = power_of(exponent < -87.0f ? -87.0f : exponent > 88.0f ? 88.0f : exponent);
+    return exponent < -87.0f ? 0.0f : exponent > 88.0f ? INFINITY : power;
+}
+
+// the same where nothing lies above 0, as with differences to the largest
+inline float exponential_below(float exponent) {
+    float power = power_of(exponent < -87.0f ? -87.0f : exponent);
+    return exponent < -87.0f ? 0.0f : power;
 }
 
 }  // namespace
