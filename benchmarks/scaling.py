@@ -27,7 +27,9 @@ from rich.table import Table
 import freshkv
 from benchmarks.networks import DTYPES, SHAPES, make_network, make_prompt, require_memory
 from benchmarks.weights import WEIGHTS, add_weights
+from freshkv.core.kept_attention import AttentionOfPass, own_attention
 from freshkv.core.memory import PeakMemory
+from freshkv.core.rows import RowSet
 from freshkv.models.prepacked import prepack
 
 RESPONSE, BLOCK = 128, 32
@@ -126,6 +128,7 @@ def measure(arguments: argparse.Namespace, dtype: str, sequence: int) -> dict[st
     store_bytes = 2 * shape.layers * sequence * shape.width * DTYPES[dtype].itemsize
     with suppress(_EnoughError):
         freshkv.generate(network, prompt, policy=FixedRows(), gen_length=RESPONSE, block_length=BLOCK, on_step=on_step)
+    peak = memory.bytes - before
     return {
         "shape": asdict(shape),
         "dtype": dtype,
@@ -133,10 +136,10 @@ def measure(arguments: argparse.Namespace, dtype: str, sequence: int) -> dict[st
         "rows": FixedRows().rows,
         "wall": statistics.median(b - a for a, b in pairwise(wall)),
         "processor": statistics.median(b - a for a, b in pairwise(processor)),
-        "attention": attention_seconds(shape.heads, shape.width, sequence, dtype, shape.layers),
+        "attention": attention_seconds(network, sequence, dtype),
         "weight_bytes": weights,
         "cache_bytes": store_bytes,
-        "peak_bytes_of_the_run": memory.bytes - before,
+        "peak_bytes_of_the_run": peak,
     }
 
 
@@ -144,16 +147,24 @@ class _EnoughError(Exception):
     """Enough steps were measured."""
 
 
-def attention_seconds(heads: int, width: int, sequence: int, dtype: str, layers: int) -> float:
-    """Processor seconds of fused attention of the refreshed rows to all keys, in every layer."""
-    rows = FixedRows().rows
-    queries, keys = (torch.randn(1, heads, length, width // heads).to(DTYPES[dtype]) for length in (rows, sequence))
+@torch.inference_mode()
+def attention_seconds(network: freshkv.Network, sequence: int, dtype: str) -> float:
+    """Seconds of the attention of a step: that of the refreshed rows to all keys in every layer, with what they pay."""
+    spec, count = network.network_spec, FixedRows().rows
+    mask = torch.zeros(1, sequence, dtype=torch.bool)
+    mask[:, torch.linspace(0, sequence - 1, count).long()] = True
+    rows, numbers = RowSet.of(mask), DTYPES[dtype]
+    cached = [torch.randn(2, spec.kv_heads, 1, sequence, spec.head_width).to(numbers) for _ in range(spec.layers)]
+    queries = torch.randn(count, spec.heads, spec.head_width).to(numbers)
+    attention = AttentionOfPass(own_attention(network), queries=False, paid=True)
     taken = []
     for _ in range(9):
-        begun = time.process_time()
-        torch.nn.functional.scaled_dot_product_attention(queries, keys, keys)
-        taken.append(time.process_time() - begun)
-    return layers * statistics.median(taken)
+        begun = time.perf_counter()
+        attention.start()
+        for keys, values in cached:
+            attention.attend(queries, keys, values, rows, None)
+        taken.append(time.perf_counter() - begun)
+    return statistics.median(taken)
 
 
 def as_table(measured: list[dict[str, Any]]) -> Table:
