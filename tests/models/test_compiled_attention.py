@@ -71,11 +71,38 @@ def test_it_equals_the_open_attention(dtype, batch, seq, share, group, kv_heads,
 
 
 @pytest.mark.parametrize("dtype", NEAR, ids=str)
-@pytest.mark.parametrize("width", [16, 64])
-def test_a_row_does_not_depend_on_its_neighbours_by_a_single_bit(dtype, width):
+@pytest.mark.parametrize("hidden", ["nothing", "the first keys", "the last keys", "most"])
+@pytest.mark.parametrize(("seq", "width", "rows"), [(513, 64, (40, 3)), (1500, 96, (1, 70)), (2100, 32, (17, 0))])
+def test_keys_that_are_taken_in_stretches_count_as_they_do_together(dtype, hidden, seq, width, rows):
+    """More than a stretch of them; the largest score of a row comes in any."""
     needs_compiled()
-    many, few = some_rows(2, 90, 1.0), some_rows(2, 90, 0.2)
-    queries, keys, values = heads(dtype, 180, 2, 90, 4, 2, width)
+    mask = torch.arange(seq)[None] * 7 % seq < torch.tensor(rows)[:, None]
+    chosen = RowSet.of(mask)
+    queries, keys, values = heads(dtype, chosen.count, 2, seq, 6, 3, width)
+    keys = (keys * torch.linspace(0.2, 3.0, seq)[:, None]).to(dtype)  # far keys count more, stretch after stretch
+    keys[1] = keys[1].flip(1)
+    visible = {
+        "nothing": torch.ones(2, seq, dtype=torch.bool),
+        "the first keys": torch.arange(seq).expand(2, -1) > seq * 4 // 5,
+        "the last keys": torch.arange(seq).expand(2, -1) < seq // 6,
+        "most": torch.arange(seq).expand(2, -1) % 97 == 5,
+    }[hidden]
+    attended, paid = CompiledAttention().attend(queries, keys, values, chosen, visible, paid=True)
+    alone, _ = CompiledAttention().attend(queries, keys, values, chosen, visible, paid=False)
+    expected, shares = attend_openly(queries, keys, values, chosen, visible)
+    torch.testing.assert_close(attended, expected, rtol=NEAR[dtype], atol=2 * NEAR[dtype])
+    torch.testing.assert_close(paid, shares, rtol=1e-4, atol=2e-6)
+    torch.testing.assert_close(paid.sum(dim=1), torch.ones(chosen.count))
+    assert torch.equal(alone, attended)
+    assert (paid[~visible.repeat_interleave(torch.tensor(chosen.counts), dim=0)] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", NEAR, ids=str)
+@pytest.mark.parametrize(("width", "seq"), [(16, 90), (64, 90), (64, 1200)])
+def test_a_row_does_not_depend_on_its_neighbours_by_a_single_bit(dtype, width, seq):
+    needs_compiled()
+    many, few = some_rows(2, seq, 1.0), some_rows(2, seq, 0.2)
+    queries, keys, values = heads(dtype, 2 * seq, 2, seq, 4, 2, width)
     attended, _ = CompiledAttention().attend(queries, keys, values, many, None, paid=False)
     some, _ = CompiledAttention().attend(queries[few.flat], keys, values, few, None, paid=False)
     assert torch.equal(some, attended[few.flat])

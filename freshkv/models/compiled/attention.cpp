@@ -3,54 +3,16 @@
 #include <omp.h>
 
 #include "heads.h"
+#include "rows.h"
 
 namespace {
-
-// How a tensor of heads lies; the elements of a head lie side by side. In elements.
-struct Strides {
-    int64_t head, batch, row;
-};
-
-// Rows of sequences, packed, and the keys of those sequences.
-template <typename Element>
-struct Rows {
-    const Element *queries, *keys;
-    Strides of_queries, of_keys;  // queries are packed: no stride of the batch
-    const uint8_t *visible;       // [batch, seq], or null: all
-    const int64_t *counts;        // rows of each sequence
-    int64_t batch, heads, kv_heads, seq, width;
-
-    int64_t rows_before(int64_t sequence) const {
-        int64_t sum = 0;
-        for (int64_t before = 0; before < sequence; before++) sum += counts[before];
-        return sum;
-    }
-    int64_t rows() const { return rows_before(batch); }
-    int64_t padded() const { return (seq + 31) / 32 * 32; }                // scores are written in tiles
-    int64_t whole() const { return (width + LANES - 1) / LANES * LANES; }  // what is gathered is read in squares
-    static int64_t panels_of(int64_t count) { return (count + WIDE - 1) / WIDE; }
-    // of `count` rows those of the panel that begins with the row `start`, and the lanes that they take
-    static int64_t filled_from(int64_t start, int64_t count) { return count - start < WIDE ? count - start : WIDE; }
-    static int64_t lanes_of(int64_t filled) { return filled > LANES ? WIDE : LANES; }
-
-    // of the heads of all sequences, the one of `task`
-    const Element *head_of(const Element *all, Strides strides, int64_t task) const {
-        int64_t kv_head = task % heads / (heads / kv_heads);
-        return all + kv_head * strides.head + task / heads * strides.batch;
-    }
-    const Element *keys_of(int64_t task) const { return head_of(keys, of_keys, task); }
-    const Element *query_of(int64_t row, int64_t head) const {
-        return queries + row * of_queries.row + head * of_queries.head;
-    }
-    const uint8_t *visible_to(int64_t sequence) const { return visible == nullptr ? nullptr : visible + sequence * seq; }
-};
 
 template <typename Element, typename Head>
 struct Attention : Rows<Element> {
     using Rows<Element>::of_keys, Rows<Element>::of_queries, Rows<Element>::counts, Rows<Element>::batch;
     using Rows<Element>::heads, Rows<Element>::seq, Rows<Element>::width, Rows<Element>::rows, Rows<Element>::padded;
     using Rows<Element>::rows_before, Rows<Element>::panels_of, Rows<Element>::head_of, Rows<Element>::keys_of;
-    using Rows<Element>::whole, Rows<Element>::filled_from, Rows<Element>::lanes_of;
+    using Rows<Element>::whole, Rows<Element>::filled_from, Rows<Element>::lanes_of, Rows<Element>::visible;
 
     const Element *values;
     Strides of_values;
@@ -59,10 +21,41 @@ struct Attention : Rows<Element> {
 
     const Element *values_of(int64_t task) const { return head_of(values, of_values, task); }
 
-    // floats that a thread needs, in whole cache lines: one panel's and one head's ...
-    int64_t floats_of_head() const { return ((padded() + whole()) * WIDE + Head::floats(seq, width) + 15) / 16 * 16; }
+    // Keys of a head that are taken together, with all rows: they stay in the second-level cache, while those that come
+    // next are fetched. They are all there are, or some of about as many each.
+    int64_t stretch() const {
+        int64_t most = (1 << 18) / (width * sizeof(Element)), stretches = (seq + most - 1) / most;
+        return padded((seq + stretches - 1) / stretches);
+    }
+    int64_t stretches() const { return (seq + stretch() - 1) / stretch(); }
+    bool keeps() const { return paid != nullptr && stretches() > 1; }  // powers, until the softmax is known
+
+    struct Panel {  // of a head's rows; float32
+        Softmax *softmax;
+        float *gathered;  // [whole()][lanes]
+        float *powers;    // [seq][lanes], and ...
+        float *largest;   // [stretch][WIDE], the largest score when they were taken; both only if they are kept
+    };
+    int64_t floats_of_panel() const {
+        return (2 + whole()) * WIDE + (keeps() ? padded(seq) + stretches() : 0) * WIDE;
+    }
+    Panel panel_at(float *memory, int64_t panel) const {
+        float *own = memory + panel * floats_of_panel(), *powers = own + (2 + whole()) * WIDE;
+        return {(Softmax *)own, own + 2 * WIDE, powers, powers + padded(seq) * WIDE};
+    }
+
+    // floats that a thread needs, in whole cache lines: scores and what is gathered with them, a head's, panels' ...
+    int64_t floats_of_scores() const { return (stretch() + whole()) * WIDE; }
+    int64_t floats_of_head() const { return (Head::floats(stretch(), width) + 15) / 16 * 16; }
+    int64_t floats_of_panels() const {
+        int64_t most = 0;
+        for (int64_t sequence = 0; sequence < batch; sequence++)
+            if (panels_of(counts[sequence]) > most) most = panels_of(counts[sequence]);
+        return most * floats_of_panel();
+    }
+    int64_t floats_before_sums() const { return floats_of_scores() + floats_of_head() + floats_of_panels(); }
     // ... and what rows pay on the thread's heads, panel by panel, [key][lane]
-    int64_t floats() const { return floats_of_head() + (paid == nullptr ? 0 : lanes_before(batch) * seq); }
+    int64_t floats() const { return floats_before_sums() + (paid == nullptr ? 0 : lanes_before(batch) * seq); }
     int64_t lanes_before(int64_t sequence) const {
         int64_t sum = 0;
         for (int64_t before = 0; before < sequence; before++)
@@ -71,55 +64,93 @@ struct Attention : Rows<Element> {
         return sum;
     }
 
-    // the `panel`th of `panels` parts of what a head is made of
-    Part part_of(const Element *head, Strides strides, int64_t panel, int64_t panels) const {
-        int64_t bytes = seq * strides.row * sizeof(Element) / panels;
-        return {(const char *)head + panel * bytes, bytes};
-    }
-
-    // `filled` rows of a head, at most VECTORS * LANES; `scores` has room for [key][WIDE] and for what is gathered. What
-    // they pay comes to `sums`, [key][VECTORS * LANES], or, `fresh`, is the first that does; null: nobody asks.
+    // `filled` rows of a panel, at most VECTORS * LANES, meet `count` keys from `start` on, while two parts are fetched
     template <int VECTORS>
-    void attend_panel(Head &kept, const uint8_t *seen, const Element *query, int64_t filled, float *scores, Element *to,
-                      float *sums, bool fresh, Part first, Part second) const {
+    void meet(Head &kept, const uint8_t *visible, const Element *query, int64_t filled, int64_t start, int64_t count,
+              float *memory, Panel panel, Part first, Part second) const {
         constexpr int64_t WIDE = VECTORS * LANES;
-        float shares[WIDE], *gathered = scores + padded() * WIDE;
+        float shrunk[WIDE], *scores = keeps() ? panel.powers + start * WIDE : memory;
+        float *fresh = start == 0 ? panel.gathered : memory + stretch() * ::WIDE;
+        if (start == 0) *panel.softmax = Softmax();
         kept.template score<VECTORS>(query, of_queries.row, filled, scores, first);
-        exponentials<VECTORS>(scores, seq, kept.scale(), seen, shares);
-        kept.template gather<VECTORS>(scores, gathered, second);
-        to_rows<VECTORS>(gathered, shares, filled, width, to, heads * width);
-        if (sums == nullptr) return;
-        for (float &share : shares) share /= heads;
-        for (int64_t key = 0; key < seq; key++)
+        panel.softmax->template take<VECTORS>(scores, count, kept.scale(), visible, shrunk);
+        kept.template gather<VECTORS>(scores, fresh, second);
+        if (keeps()) memcpy(panel.largest + start / stretch() * ::WIDE, panel.softmax->largest, WIDE * sizeof(float));
+        for (int64_t k = 0; start > 0 && k < width; k++)
             for (int64_t lane = 0; lane < WIDE; lane++) {
-                float share = scores[key * WIDE + lane] * shares[lane], &sum = sums[key * WIDE + lane];
-                sum = fresh ? share : sum + share;
+                float &gathered = panel.gathered[k * WIDE + lane];
+                gathered = gathered * shrunk[lane] + fresh[k * WIDE + lane];
             }
     }
 
-    // one head of one sequence, while the heads of `next` are fetched; `fresh`: the thread had none of it before
+    // What a panel has gathered comes to its rows. What they pay comes to `sums`, [key][VECTORS * LANES], or, `fresh`,
+    // is the first that does; null: nobody asks.
+    template <int VECTORS>
+    void finish(const Panel &panel, int64_t filled, float scale, const float *scores, Element *to, float *sums,
+                bool fresh) const {
+        constexpr int64_t WIDE = VECTORS * LANES;
+        float shares[WIDE], factors[WIDE];
+        for (int64_t lane = 0; lane < WIDE; lane++) shares[lane] = 1.0f / panel.softmax->sums[lane];
+        to_rows<VECTORS>(panel.gathered, shares, filled, width, to, heads * width);
+        if (sums == nullptr) return;
+        for (int64_t start = 0; start < seq; start += stretch()) {
+            int64_t end = start + stretch() < seq ? start + stretch() : seq;
+            const float *powers = keeps() ? panel.powers : scores, *then = panel.largest + start / stretch() * ::WIDE;
+            for (int64_t lane = 0; lane < WIDE; lane++) {
+                factors[lane] = shares[lane] / heads;
+                if (keeps()) factors[lane] *= exponential(scale * (then[lane] - panel.softmax->largest[lane]));
+            }
+            for (int64_t key = start; key < end; key++)
+                for (int64_t lane = 0; lane < WIDE; lane++) {
+                    float share = powers[key * WIDE + lane] * factors[lane], &sum = sums[key * WIDE + lane];
+                    sum = fresh ? share : sum + share;
+                }
+        }
+    }
+
+    // of what a head is made of `count` keys from `start` on, the `panel`th of `panels` parts
+    Part part_of(const Element *head, Strides strides, int64_t start, int64_t count, int64_t panel,
+                 int64_t panels) const {
+        int64_t bytes = count * strides.row * sizeof(Element) / panels;
+        return {(const char *)(head + start * strides.row) + panel * bytes, bytes};
+    }
+
+    // one head of one sequence, while the keys of `next` are fetched; `fresh`: the thread had none of it before
     void attend_head(int64_t task, int64_t next, float *memory, bool fresh) const {
-        int64_t sequence = task / heads, head = task % heads, count = counts[sequence];
-        Head kept(seq, width, memory + (padded() + whole()) * WIDE);
-        kept.take_keys(keys_of(task), of_keys.row);
-        kept.take_values(values_of(task), of_values.row);
-        const uint8_t *seen = this->visible_to(sequence);
-        float *sums = paid == nullptr ? nullptr : memory + floats_of_head() + lanes_before(sequence) * seq;
-        for (int64_t start = 0, panels = panels_of(count); start < count; start += WIDE) {
-            int64_t panel = start / WIDE, row = rows_before(sequence) + start, filled = filled_from(start, count);
-            Part next_values = part_of(values_of(Head::TAKES_VALUES ? next : task), of_values, panel, panels);
-            Part next_keys = part_of(keys_of(next), of_keys, panel, panels);
-            auto attend = filled > LANES ? &Attention::attend_panel<2> : &Attention::attend_panel<1>;
-            (this->*attend)(kept, seen, this->query_of(row, head), filled, memory,
-                            attended + (row * heads + head) * width, sums, fresh, next_values, next_keys);
-            if (paid != nullptr) sums += lanes_of(filled) * seq;
+        int64_t sequence = task / heads, head = task % heads, count = counts[sequence], panels = panels_of(count);
+        float *panels_at = memory + floats_of_scores() + floats_of_head();
+        for (int64_t start = 0; start < seq; start += stretch()) {
+            int64_t keys = seq - start < stretch() ? seq - start : stretch();
+            bool last = start + keys == seq;
+            int64_t then = last ? next : task, then_start = last ? 0 : start + keys;
+            int64_t then_keys = seq - then_start < stretch() ? seq - then_start : stretch();
+            Head kept(keys, width, memory + floats_of_scores());
+            kept.take_keys(keys_of(task) + start * of_keys.row, of_keys.row);
+            kept.take_values(values_of(task) + start * of_values.row, of_values.row);
+            const uint8_t *seen = visible == nullptr ? nullptr : this->visible_to(sequence) + start;
+            float *sums = paid == nullptr ? nullptr : memory + floats_before_sums() + lanes_before(sequence) * seq;
+            for (int64_t first = 0; first < count; first += WIDE) {
+                int64_t number = first / WIDE, row = rows_before(sequence) + first, filled = filled_from(first, count);
+                Panel panel = panel_at(panels_at, number);
+                Part values = Head::TAKES_VALUES
+                                  ? part_of(values_of(then), of_values, then_start, then_keys, number, panels)
+                                  : part_of(values_of(task), of_values, start, keys, number, panels);
+                Part next_keys = part_of(keys_of(then), of_keys, then_start, then_keys, number, panels);
+                auto meet = filled > LANES ? &Attention::meet<2> : &Attention::meet<1>;
+                (this->*meet)(kept, seen, this->query_of(row, head), filled, start, keys, memory, panel, values, next_keys);
+                if (!last) continue;
+                auto finish = filled > LANES ? &Attention::finish<2> : &Attention::finish<1>;
+                Element *to = attended + (row * heads + head) * width;
+                (this->*finish)(panel, filled, kept.scale(), memory, to, sums, fresh);
+                if (paid != nullptr) sums += lanes_of(filled) * seq;
+            }
         }
     }
 
     // what all rows pay for `key`, of all threads that had a head of their sequence; each has so many `floats`
     void add_up(int64_t key, const float *memory, int64_t floats, int64_t threads, float *to) const {
         int64_t tasks = batch * heads, lanes = 0;
-        const float *first = memory + floats_of_head();
+        const float *first = memory + floats_before_sums();
         for (int64_t sequence = 0; sequence < batch; sequence++)
             for (int64_t start = 0; start < counts[sequence]; start += WIDE) {
                 int64_t filled = filled_from(start, counts[sequence]), wide = lanes_of(filled);
@@ -170,21 +201,22 @@ struct Received : Rows<Element> {
     float *received;       // [batch, seq]
 
     int64_t sums() const { return seq * LANES; }  // floats of one sequence: [key][lane]
-    int64_t floats() const { return (padded() * WIDE + Head::floats(seq, width) + 15) / 16 * 16 + sums(); }
+    int64_t floats() const { return (padded(seq) * WIDE + Head::floats(seq, width) + 15) / 16 * 16 + sums(); }
 
     // `filled` rows of a head, at most VECTORS * LANES
     template <int VECTORS>
     void receive_panel(Head &kept, const uint8_t *seen, const Element *query, int64_t filled, const float *weight,
                        float *scores, float *sums) const {
         constexpr int64_t WIDE = VECTORS * LANES;
-        float shares[WIDE];
+        float shares[WIDE], shrunk[WIDE];
+        Softmax softmax;
         kept.template score<VECTORS>(query, of_queries.row, filled, scores, Part{(const char *)query, 0});
-        exponentials<VECTORS>(scores, seq, kept.scale(), seen, shares);
+        softmax.template take<VECTORS>(scores, seq, kept.scale(), seen, shrunk);
         // lanes without a row hold anything, and no number times 0 is none either
         for (int64_t key = 0; key < seq; key++)
             for (int64_t lane = filled; lane < WIDE; lane++) scores[key * WIDE + lane] = 0.0f;
         for (int64_t lane = 0; lane < WIDE; lane++)
-            shares[lane] = lane < filled ? shares[lane] * weight[lane] / heads : 0.0f;
+            shares[lane] = lane < filled ? weight[lane] / softmax.sums[lane] / heads : 0.0f;
         for (int64_t key = 0; key < seq; key++)
             for (int64_t half = 0; half < VECTORS; half++)
                 for (int64_t lane = 0; lane < LANES; lane++)
@@ -197,7 +229,7 @@ struct Received : Rows<Element> {
         for (int64_t head = 0; head < heads; head++) {
             int64_t first = head * panels, from = first < begin ? begin : first, to = first + panels < end ? first + panels : end;
             if (from >= to) continue;
-            Head kept(seq, width, memory + padded() * WIDE);
+            Head kept(seq, width, memory + padded(seq) * WIDE);
             kept.take_keys(this->keys_of(sequence * heads + head), of_keys.row);
             for (int64_t panel = from; panel < to; panel++) {
                 int64_t start = (panel - first) * WIDE, row = rows_before(sequence) + start;

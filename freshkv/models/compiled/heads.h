@@ -281,25 +281,41 @@ struct TiledHead {
 };
 #endif
 
-// e^(scale * (score - the row's largest)) in place of scores [seq, WIDE]; `shares` becomes one over their sums
-template <int VECTORS>
-void exponentials(float *scores, int64_t seq, float scale, const uint8_t *visible, float *shares) {
-    constexpr int64_t WIDE = VECTORS * LANES;
-    float largest[WIDE], sums[WIDE] = {};
-    for (float &each : largest) each = -INFINITY;
-    for (int64_t key = 0; key < seq; key++) {
-        float *row = scores + key * WIDE;
-        if (visible != nullptr && !visible[key])
-            for (int64_t lane = 0; lane < WIDE; lane++) row[lane] = -INFINITY;
-        for (int64_t lane = 0; lane < WIDE; lane++) largest[lane] = row[lane] > largest[lane] ? row[lane] : largest[lane];
+// What the softmax of a panel's rows knows of the keys so far.
+struct Softmax {
+    float largest[WIDE], sums[WIDE];  // of those of its lanes that are in use
+
+    Softmax() {
+        for (int64_t lane = 0; lane < WIDE; lane++) largest[lane] = -INFINITY, sums[lane] = 0.0f;
     }
-    for (int64_t key = 0; key < seq; key++)
-        for (int64_t lane = 0; lane < WIDE; lane++) {
-            float power = exponential_below(scale * (scores[key * WIDE + lane] - largest[lane]));
-            scores[key * WIDE + lane] = power;
-            sums[lane] += power;
+
+    // e^(scale * (score - the row's largest so far)) in place of scores [count, lanes], lanes being VECTORS of them. What
+    // came of the keys before is `shrunk` times as large now.
+    template <int VECTORS>
+    void take(float *scores, int64_t count, float scale, const uint8_t *visible, float *shrunk) {
+        constexpr int64_t WIDE = VECTORS * LANES;
+        float top[WIDE], total[WIDE] = {};
+        memcpy(top, largest, sizeof top);
+        for (int64_t key = 0; key < count; key++) {
+            float *row = scores + key * WIDE;
+            if (visible != nullptr && !visible[key])
+                for (int64_t lane = 0; lane < WIDE; lane++) row[lane] = -INFINITY;
+            for (int64_t lane = 0; lane < WIDE; lane++) top[lane] = row[lane] > top[lane] ? row[lane] : top[lane];
         }
-    for (int64_t lane = 0; lane < WIDE; lane++) shares[lane] = 1.0f / sums[lane];
-}
+        for (int64_t lane = 0; lane < WIDE; lane++) {
+            float before = largest[lane];
+            largest[lane] = top[lane];
+            if (top[lane] == -INFINITY) top[lane] = 0.0f;  // nothing has been visible yet
+            shrunk[lane] = exponential(scale * (before - top[lane]));
+        }
+        for (int64_t key = 0; key < count; key++)
+            for (int64_t lane = 0; lane < WIDE; lane++) {
+                float power = exponential_below(scale * (scores[key * WIDE + lane] - top[lane]));
+                scores[key * WIDE + lane] = power;
+                total[lane] += power;
+            }
+        for (int64_t lane = 0; lane < WIDE; lane++) sums[lane] = sums[lane] * shrunk[lane] + total[lane];
+    }
+};
 
 }  // namespace
