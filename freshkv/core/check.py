@@ -120,17 +120,20 @@ def guarded(
     """Turn whatever a plugin raises into ``error``, and raise it, too, if the plugin wrote to what it was handed."""
     tensors = _tensors_of(view) | dict(handed or {})
     versions = {name: tensor._version for name, tensor in tensors.items()}
+    failure: Exception | None = None
     try:
         yield
-    except FreshkvError:
-        raise
-    except Exception as cause:
-        raise error(f"{where} raised {type(cause).__name__} in step {view.step}: {cause}") from cause
+    except Exception as cause:  # a plugin may raise anything
+        failure = cause
     written = [name for name, tensor in tensors.items() if tensor._version != versions[name]]
     if written:
         raise (PolicyWroteError if error is PolicyError else error)(
             f"{where} wrote to {', '.join(written)}; what a policy or decoder is handed is read-only: clone it."
-        )
+        ) from failure
+    if isinstance(failure, FreshkvError):
+        raise failure
+    if failure is not None:
+        raise error(f"{where} raised {type(failure).__name__} in step {view.step}: {failure}") from failure
 
 
 _VIEW_FIELDS = tuple(field.name for field in attrs.fields(StepView))

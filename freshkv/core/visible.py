@@ -39,7 +39,8 @@ class Visible:
         """What both allow; the other one is the same in all layers."""
         by_layer = self.mask.ndim == 3
         mask, on_host = (each[:, None] if by_layer else each for each in (other.mask, other.on_host))
-        return Visible(self.mask & mask, self.on_host & on_host)
+        both = self.mask & mask
+        return Visible(both, both if self.on_host is self.mask else self.on_host & on_host)
 
 
 @frozen(eq=False)

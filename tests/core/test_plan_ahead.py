@@ -111,20 +111,24 @@ class Writing(CachePolicy):
 
     field_name: str
     late: bool
+    fails: bool = False  #: once it has written
 
     def select(self, view: StepView) -> Selection:
         is_open = bool((view.is_open & view.in_block).any())
         if view.step == 1 if not self.late else not is_open:
             getattr(view, self.field_name)[:, -1] = 9
+            if self.fails:
+                raise ValueError("told to")
         return Selection(predict=view.in_block)
 
 
+@pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("name", ["tokens", "confidence", "committed_at"])
-def test_what_it_writes_is_never_used(name: str, late: bool) -> None:
+def test_what_it_writes_is_never_used(name: str, late: bool, fails: bool) -> None:
     """Also where it was asked for nothing: the state that it wrote to is the one that goes on."""
     with pytest.raises(PolicyError, match=rf"Writing\.select wrote to view\.{name}") as caught:
-        problem().run(Writing(name, late), plan_ahead=True)
+        problem().run(Writing(name, late, fails), plan_ahead=True)
     partial = caught.value.partial
     assert isinstance(partial, Run)
     assert len(partial.trace) == (3 if late else 1)
