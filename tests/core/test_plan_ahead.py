@@ -8,6 +8,7 @@ from attrs import evolve, field, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
+import freshkv
 from freshkv import CachePolicy, Decoder, Request, Selection, StepView
 from freshkv.core.errors import NumericalError, PolicyError
 from freshkv.core.run import Run
@@ -16,12 +17,16 @@ from freshkv.testing.problems import Problem
 from freshkv.testing.strategies import problems
 from tests.core.networks import BrokenByToken
 from tests.core.requests import assert_as_alone, assert_same_trace
-from tests.core.support import POLICIES, any_decoder, examples, policies_of
+from tests.core.support import any_decoder, examples, policies_of
 from tests.core.test_packing import until_error
 from tests.core.test_properties_batch import Uneven, uneven_problem
 from tests.core.test_properties_packing import uneven_service
 
-EARLY = [name for name in POLICIES if name not in ("elastic", "es-dllm", "oracle", "random")]
+EARLY = [name for name, policy in freshkv.policies().items() if policy.plans_ahead]
+
+
+def test_all_that_wait_for_nothing_are_asked_early() -> None:
+    assert set(EARLY) >= {"none", "prefix", "dual", "d2cache", "dllm", "block", "frontier"}
 
 
 @pytest.mark.parametrize("name", EARLY)
@@ -29,7 +34,6 @@ def test_asked_early_it_decides_the_same(name: str) -> None:
     @examples(8)
     @given(problems(), policies_of(name), any_decoder(), st.booleans())
     def check(problem: Problem, policy: CachePolicy, decoder: Decoder, reuse: bool) -> None:
-        assert policy.plans_ahead
         options = {"reuse_projections": reuse}
         early, late = (problem.run(policy, decoder, plan_ahead=ahead, **options) for ahead in (True, False))
         assert torch.equal(early.sequences, late.sequences)
